@@ -60,6 +60,8 @@ pub struct RunOptions {
     pub drain_delay: Duration,
     /// Time between closing a listener and ending its sessions.
     pub drain_timeout: Duration,
+    /// The last part of `drain_timeout`, over which sessions get their closing message.
+    pub drain_spread: Duration,
     /// The name of this replica; the default is the host's name.
     pub replica: Option<String>,
     /// The address of the node that runs this replica.
@@ -79,7 +81,12 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let tickets = SharedTicketKeys::default();
     let proxy = Proxy::start(
-        Options { workers: options.workers, process: rand::random(), drain_timeout: options.drain_timeout },
+        Options {
+            workers: options.workers,
+            process: rand::random(),
+            drain_timeout: options.drain_timeout,
+            drain_spread: options.drain_spread,
+        },
         Channels { snapshots: snapshots.clone(), reports, tickets: tickets.clone() },
         &registry,
     )?;

@@ -29,6 +29,7 @@ mod route;
 mod running;
 mod serving;
 mod session;
+mod sessions;
 mod source_addresses;
 mod supervisor;
 #[cfg(test)]
@@ -63,6 +64,9 @@ pub struct Options {
     /// How long the sessions of a removed listener may continue, and all sessions when the process ends. Then they get
     /// the protocol's closing message.
     pub drain_timeout: Duration,
+    /// When the process ends, its sessions get their closing message over this time, the last part of `drain_timeout`, so
+    /// that clients do not all connect again at once. At most `drain_timeout`.
+    pub drain_spread: Duration,
 }
 
 /// Where the controller and the data plane meet: two channels, and the place of the ticket keys.
@@ -103,11 +107,11 @@ impl Proxy {
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 
-    /// Gives access to counters and recent events while the data plane runs. Call it before [`Proxy::run`], which
+    /// Gives access to counters, recent events and sessions while the data plane runs. Call it before [`Proxy::run`], which
     /// consumes `self`.
     #[must_use]
     pub fn observer(&self) -> Observer {
-        Observer::new(self.0.metrics())
+        self.0.observer()
     }
 
     /// Serves snapshots until `shutdown`. Then it stops accepting, waits for sessions until the drain timeout, sends

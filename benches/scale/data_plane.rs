@@ -139,7 +139,12 @@ impl DataPlane {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (snapshots, wanted) = watch::channel(Arc::new(Snapshot::default()));
         let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
-        let options = Options { workers: 2, process: 1, drain_timeout: Duration::from_secs(1) };
+        let options = Options {
+            workers: 2,
+            process: 1,
+            drain_timeout: Duration::from_secs(1),
+            drain_spread: Duration::ZERO,
+        };
         let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
         let proxy = Proxy::start(options, channels, &Registry::new()).unwrap();
         let shutdown = CancellationToken::new();

@@ -100,6 +100,11 @@ pub struct Run {
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_TIMEOUT", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
 
+    /// When the process ends, close the remaining sessions one by one over this time, the last part of --drain-timeout, so
+    /// that their clients do not all connect again at once [default: a quarter of --drain-timeout].
+    #[arg(long, value_name = "DURATION", env = "MAILGRESS_DRAIN_SPREAD", value_parser = duration)]
+    drain_spread: Option<Duration>,
+
     /// If no other replica is ready, /readyz fails at most for this time while listeners that were served before are
     /// missing. If another replica is ready, there is no limit.
     #[arg(long, value_name = "DURATION", env = "MAILGRESS_READY_TIMEOUT", default_value = "60s", value_parser = duration)]
@@ -143,6 +148,7 @@ impl Run {
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
             drain_timeout: self.drain_timeout,
+            drain_spread: self.drain_spread.unwrap_or(self.drain_timeout / DRAIN_SPREAD_SHARE),
             replica: self.pod_name.clone(),
             node_address: self.node_address,
         };
@@ -212,6 +218,9 @@ impl Run {
         Ok(log)
     }
 }
+
+/// The part of `--drain-timeout` that is the default of `--drain-spread`.
+const DRAIN_SPREAD_SHARE: u32 = 4;
 
 /// The controller logs failed watches once, and sessions log what TLS reports. `--log` can enable these targets again.
 const QUIET: &str = "kube_client=off,kube_runtime=off,rustls=off";

@@ -251,7 +251,8 @@ const OUTCOME: Label = label(
     "`done`, `quit`, `client_gone`, `limited`, `login_refused`, `protocol_error`, `client_timeout`, `idle_timeout`, \
      `proxy_header`, `tls_handshake`, `client_certificate`, `early_talker`, `auth_service_error`, \
      `auth_service_unavailable`, `no_backend`, `backend_not_allowed`, `backend_connect`, `no_descriptors`, `backend_error`, \
-     `backend_unavailable`, `backend_timeout`, `backend_refused`, `relay_error`, `internal_error`, `drained`",
+     `backend_unavailable`, `backend_timeout`, `backend_refused`, `relay_error`, `internal_error`, `drained`, \
+     `kicked`",
 );
 const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`");
 const QUERY: Label = label("kind", "`name`, `srv`, `addr`");

@@ -1,9 +1,11 @@
-//! Sessions as operators see them: their ids.
+//! Sessions as operators see and select them.
 
 use std::fmt::{self, Write};
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use jiff::Timestamp;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Identifies a session over all replicas and restarts: 64 random bits of the process, and a number in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +51,91 @@ impl Serialize for SessionId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Selects sessions: those that match all of its fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionFilter {
+    /// The login name. The case of its domain does not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The backend: its endpoint with or without the port, its Pod, or its Service as `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// The listener as `namespace/object/listener`, or its beginning `namespace/object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// The session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+}
+
+impl SessionFilter {
+    /// Tells whether it selects all sessions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A session after its login, or one that sends mail without a login.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenSession {
+    /// The session's id.
+    pub id: SessionId,
+    /// `mail/example/imaps`, or `mail/example` for a `MailListener`.
+    pub listener: String,
+    /// `imap`, `pop3` or `smtp`.
+    pub protocol: String,
+    /// The client's address, or the source in a trusted PROXY header; `unix:` for UNIX sockets.
+    pub client: String,
+    /// `off`, `starttls` or `implicit`.
+    pub tls: String,
+    /// `TLSv1.3`, for example; empty without TLS.
+    pub tls_version: String,
+    /// The login name, shortened to 256 bytes and escaped; empty without a login.
+    pub login: String,
+    /// The endpoint's address.
+    pub backend: String,
+    /// The name of the endpoint's Pod, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The backend in the manifest, such as `Service mail/dovecot:143`; empty if the auth service named it.
+    pub service: String,
+    /// When the client connected.
+    pub since: Timestamp,
+    /// Seconds since bytes moved last.
+    pub idle_seconds: u64,
+    /// Bytes relayed to the backend.
+    pub to_backend: u64,
+    /// Bytes relayed to the client.
+    pub to_client: u64,
+}
+
+/// The sessions of one replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionList {
+    /// The replica's name.
+    pub replica: String,
+    /// The oldest first.
+    pub sessions: Vec<OpenSession>,
+}
+
+/// How many sessions one replica has told to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kicked {
+    /// The replica's name.
+    pub replica: String,
+    /// The number of sessions.
+    pub ended: usize,
 }
 
 /// Returns the digit for the lowest bits.

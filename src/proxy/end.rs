@@ -142,6 +142,9 @@ pub(crate) enum End {
     /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
+    /// An operator ended the session.
+    #[error("ended by an operator (mailgress kick)")]
+    Kicked,
 }
 
 /// The party that has to act.
@@ -217,6 +220,7 @@ impl End {
             Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
             Self::Internal(_) => "internal_error",
             Self::Drained => "drained",
+            Self::Kicked => "kicked",
         }
     }
 
@@ -270,7 +274,7 @@ impl End {
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Done | Self::Quit | Self::Idle | Self::Drained => Fault::None,
+            Self::Done | Self::Quit | Self::Idle | Self::Drained | Self::Kicked => Fault::None,
             Self::Descriptors | Self::Internal(_) | Self::Limited(LimitReached::ListenerFull) => Fault::Us,
             Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
@@ -331,7 +335,7 @@ impl End {
             | Self::BackendRefused { .. }
             | Self::LongLogin { .. }
             | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
-            Self::ClientGone | Self::ClientTimeout | Self::Drained => Verdict::Abandoned,
+            Self::ClientGone | Self::ClientTimeout | Self::Drained | Self::Kicked => Verdict::Abandoned,
             _ => Verdict::Failed,
         }
     }

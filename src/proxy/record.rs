@@ -1,16 +1,22 @@
-//! Collects what the log line of a session needs, and writes this line when the session ends.
+//! Collects what the log line of a session needs, and writes this line when the session ends. Operators select sessions
+//! by the same data.
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::model::SessionId;
+use crate::model::clock::unix_seconds;
+use crate::model::sessions::{OpenSession, SessionFilter};
+use crate::model::{Backend, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
+use crate::protocol::Protocol;
 
 use super::end::{End, Fault};
 use super::metrics::TlsLabel;
+use super::relay::Relayed;
 use super::serving::ServedListener;
 use super::verdicts::Verdict;
 
@@ -35,11 +41,9 @@ pub(crate) struct Record {
     /// Logins for which the backend or the auth service was not available.
     logins_unavailable: u32,
     /// The endpoint that the session connected to.
-    pub(crate) backend: Option<BackendAddress>,
-    /// Bytes relayed to the backend.
-    pub(crate) to_backend: u64,
-    /// Bytes relayed to the client.
-    pub(crate) to_client: u64,
+    backend: Option<BackendAddress>,
+    /// The configured backend of this endpoint, if one is configured.
+    configured: Option<Arc<Backend>>,
 }
 
 impl Record {
@@ -57,8 +61,7 @@ impl Record {
             logins_refused: 0,
             logins_unavailable: 0,
             backend: None,
-            to_backend: 0,
-            to_client: 0,
+            configured: None,
         }
     }
 
@@ -72,6 +75,18 @@ impl Record {
         self.login = Some(shown(login));
     }
 
+    /// Stores the endpoint that the session connected to.
+    pub(crate) fn set_backend(&mut self, endpoint: &BackendAddress, of: &Arc<Backend>) {
+        self.backend = Some(endpoint.clone());
+        // A backend that the auth service has named has only an address.
+        self.configured = (!of.reference.is_empty()).then(|| Arc::clone(of));
+    }
+
+    /// Returns the protocol if the listener is known.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        self.served.as_ref().map(|served| served.listener.frontend.protocol)
+    }
+
     /// Counts a login for the session's log line.
     pub(crate) fn count_login(&mut self, verdict: Verdict) {
         match verdict {
@@ -83,17 +98,18 @@ impl Record {
 
     /// Changes the end of a session whose client leaves after its login failed because the backend or the auth service
     /// was not available: the client is not at fault.
-    fn blame(&mut self, end: End) -> End {
+    fn blame<'a>(&'a self, end: &'a End) -> &'a End {
         let is_the_clients = matches!(end, End::Quit | End::ClientGone | End::ClientTimeout | End::Done);
-        let refused = self.refused.take().filter(|refused| refused.verdict() == Verdict::Unavailable);
+        let refused = self.refused.as_ref().filter(|refused| refused.verdict() == Verdict::Unavailable);
         refused.filter(|_| is_the_clients).unwrap_or(end)
     }
 
     /// Writes the session's log line and counts the session.
-    pub(crate) fn finish(mut self, end: End) {
-        let end = &self.blame(end);
+    pub(crate) fn finish(&self, end: &End, relayed: Relayed) {
+        let end = self.blame(end);
+        let Relayed { to_backend, to_client } = relayed;
         let fault = end.fault().name();
-        let listener = self.served.as_ref().map_or("", |served| &served.metrics.id);
+        let listener = self.listener();
         if let Some(served) = &self.served {
             served.metrics.ended(self.tls, end, SystemTime::now());
         }
@@ -111,7 +127,7 @@ impl Record {
                     session = %self.id,
                     client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
                     login, logins_refused = counted(self.logins_refused),
-                    logins_unavailable = counted(self.logins_unavailable), backend, to_backend = self.to_backend, to_client = self.to_client, seconds,
+                    logins_unavailable = counted(self.logins_unavailable), backend, to_backend, to_client, seconds,
                     outcome = end.outcome(), fault, "{end}"
                 )
             };
@@ -121,6 +137,98 @@ impl Record {
             Fault::Backend | Fault::AuthService | Fault::Configuration | Fault::Us => line!(warn),
         }
     }
+
+    /// Describes a relayed session. `now` and `at` are the same moment.
+    pub(crate) fn view(
+        &self,
+        relayed: Relayed,
+        idle: Duration,
+        (now, at): (Instant, SystemTime),
+    ) -> OpenSession {
+        let age = now.saturating_duration_since(self.started);
+        let since = at.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        OpenSession {
+            id: self.id,
+            listener: self.listener().to_owned(),
+            protocol: self.protocol().map_or("", Protocol::name).to_owned(),
+            client: self.client.to_string(),
+            tls: self.tls.name().to_owned(),
+            tls_version: self.tls_version.to_string(),
+            login: self.login.as_deref().unwrap_or_default().to_owned(),
+            backend: self.backend.as_ref().map(ToString::to_string).unwrap_or_default(),
+            pod: self.pod().cloned(),
+            service: self.configured.as_ref().map(|backend| backend.reference.clone()).unwrap_or_default(),
+            since: Timestamp::from_second(unix_seconds(since)).unwrap_or(Timestamp::UNIX_EPOCH),
+            idle_seconds: idle.as_secs(),
+            to_backend: relayed.to_backend,
+            to_client: relayed.to_client,
+        }
+    }
+
+    fn listener(&self) -> &str {
+        self.served.as_ref().map_or("", |served| &served.metrics.id)
+    }
+
+    fn pod(&self) -> Option<&String> {
+        self.configured.as_ref()?.names.get(self.backend.as_ref()?)
+    }
+}
+
+/// A [`SessionFilter`], prepared for many sessions.
+#[derive(Debug)]
+pub(crate) struct Selector<'a> {
+    filter: &'a SessionFilter,
+    /// As the log shows it.
+    user: Option<Box<str>>,
+}
+
+impl<'a> Selector<'a> {
+    pub(crate) fn new(filter: &'a SessionFilter) -> Self {
+        Self { filter, user: filter.user.as_ref().map(|user| shown(user.as_bytes())) }
+    }
+
+    /// Tells whether the filter selects this session.
+    pub(crate) fn selects(&self, record: &Record) -> bool {
+        let SessionFilter { user: _, backend, listener, session } = self.filter;
+        session.is_none_or(|session| session == record.id)
+            && self
+                .user
+                .as_ref()
+                .is_none_or(|user| record.login.as_ref().is_some_and(|login| is_same_login(user, login)))
+            && listener.as_ref().is_none_or(|listener| is_listener(listener, record.listener()))
+            && backend.as_ref().is_none_or(|backend| is_backend(backend, record))
+    }
+}
+
+/// Compares login names. Only the case of the domain does not matter.
+fn is_same_login(one: &str, other: &str) -> bool {
+    match (one.rsplit_once('@'), other.rsplit_once('@')) {
+        (Some((one, its)), Some((other, others))) => one == other && its.eq_ignore_ascii_case(others),
+        _ => one == other,
+    }
+}
+
+/// Tells whether `named` is the listener, or its object.
+fn is_listener(named: &str, listener: &str) -> bool {
+    let rest = listener.strip_prefix(named);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') && named.contains('/'))
+}
+
+/// Tells whether `named` is the session's endpoint, with or without its port, its Pod, or its Service.
+fn is_backend(named: &str, record: &Record) -> bool {
+    let is_endpoint = record.backend.as_ref().is_some_and(|address| {
+        let is_host = match address {
+            BackendAddress::Ip(address) => address.ip().to_string() == named,
+            BackendAddress::Name { host, .. } => host.eq_ignore_ascii_case(named),
+            BackendAddress::Unix(path) => path.as_os_str() == named,
+        };
+        is_host || address.to_string() == named
+    });
+    let is_service = record.configured.as_ref().is_some_and(|backend| {
+        let service = backend.reference.strip_prefix("Service ").unwrap_or(&backend.reference);
+        service == named || service.rsplit_once(':').is_some_and(|(name, _)| name == named)
+    });
+    is_endpoint || is_service || record.pod().is_some_and(|pod| pod == named)
 }
 
 /// Prepares a login name for the log: shortened, and escaped so that it cannot forge a log line (quirk Q-24).
@@ -139,3 +247,44 @@ const MAX_IP_ENDPOINT: usize = 47;
 
 /// Bytes of a login name that the log shows.
 const MAX_LOGGED_LOGIN: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_selected_by_the_whole_login() {
+        assert!(is_same_login("bob@a.example", "bob@A.Example"));
+        for other in ["Bob@a.example", "bob", "b@a.example", "bob@b.example", ""] {
+            assert!(!is_same_login("bob@a.example", other), "{other}");
+        }
+        assert!(is_same_login("bob", "bob") && !is_same_login("bob", "Bob"));
+    }
+
+    #[test]
+    fn a_listener_is_selected_by_its_name_or_its_object() {
+        for named in ["mail/example", "mail/example/imaps"] {
+            assert!(is_listener(named, "mail/example/imaps"), "{named}");
+        }
+        for named in ["", "mail", "mail/", "mail/ex", "example/imaps", "imaps", "mail/example/imaps2"] {
+            assert!(!is_listener(named, "mail/example/imaps"), "{named}");
+        }
+    }
+
+    #[test]
+    fn a_backend_is_selected_by_its_address_pod_or_service() {
+        let id = SessionId { process: 1, number: 1 };
+        let mut record = Record::new(id, ClientAddress::Unix, Instant::now());
+        assert!(!is_backend("10.0.0.5", &record), "it has no backend yet");
+        let address = BackendAddress::Ip("10.0.0.5:143".parse().unwrap());
+        let mut backend = Backend::new("Service mail/dovecot:143".to_owned(), vec![address.clone()]);
+        backend.names.insert(address.clone(), "dovecot-0".to_owned());
+        record.set_backend(&address, &Arc::new(backend));
+        for named in ["10.0.0.5", "10.0.0.5:143", "dovecot-0", "mail/dovecot", "mail/dovecot:143"] {
+            assert!(is_backend(named, &record), "{named}");
+        }
+        for named in ["", "10.0.0.50", "10.0.0.5:14", "143", "dovecot", "mail", "dovecot-1"] {
+            assert!(!is_backend(named, &record), "{named}");
+        }
+    }
+}

@@ -24,6 +24,7 @@ use crate::protocol::follow::{Follower, Interrupted, Passage};
 
 use self::direction::{Direction, Failure};
 use super::end::End;
+use super::sessions::Live;
 
 /// Both connections of a session that is logged in.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ enum Progress {
 }
 
 /// Numbers of relayed bytes, however the session ends.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Relayed {
     pub(crate) to_backend: u64,
     pub(crate) to_client: u64,
@@ -81,20 +82,21 @@ impl Relay {
         }
     }
 
-    /// Relays until both sides are done, the idle timeout expires, or a drain ends. `goodbye` returns the protocol's
-    /// message for the end of a drain.
+    /// Relays until both sides are done, the idle timeout expires, a drain ends, or the session is told to end through
+    /// `live`, which gets the numbers of relayed bytes. `goodbye` returns the protocol's message for the client.
     pub(crate) async fn run(
         &mut self,
-        drained: &CancellationToken,
-        goodbye: impl FnOnce() -> Vec<u8>,
+        (drained, live): (&CancellationToken, &Live),
+        goodbye: impl FnOnce(&End) -> Vec<u8>,
     ) -> (Relayed, End) {
         let end = tokio::select! {
-            end = self.until_done() => end,
+            end = self.until_done(live) => end,
             () = drained.cancelled() => End::Drained,
+            end = live.told() => end,
         };
-        let relayed = Relayed { to_backend: self.up.bytes, to_client: self.down.bytes };
-        if matches!(end, End::Drained) {
-            Box::pin(self.say_goodbye(&goodbye())).await;
+        let relayed = self.relayed();
+        if matches!(end, End::Drained | End::Kicked) {
+            Box::pin(self.say_goodbye(&goodbye(&end))).await;
         }
         if self.down.has_ended() && !self.up.has_ended() {
             // Closing while the client is still sending would cause a reset, and the client could lose the backend's
@@ -109,14 +111,15 @@ impl Relay {
     }
 
     /// Resets the idle timer only when it fires. Activity just stores the time, which is cheaper.
-    async fn until_done(&mut self) -> End {
+    async fn until_done(&mut self, live: &Live) -> End {
         let mut active = Instant::now();
+        live.moved(self.relayed(), active.into_std());
         let timer = sleep_until(active + self.idle);
         tokio::pin!(timer);
         loop {
             tokio::select! {
                 biased;
-                progress = poll_fn(|cx| self.poll(&mut active, cx)) => match progress {
+                progress = poll_fn(|cx| self.poll(&mut active, live, cx)) => match progress {
                     Progress::Ended(end) => return end,
                     Progress::HalfClosed => timer.as_mut().reset(active + self.timeout()),
                 },
@@ -129,6 +132,10 @@ impl Relay {
                 }
             }
         }
+    }
+
+    fn relayed(&self) -> Relayed {
+        Relayed { to_backend: self.up.bytes, to_client: self.down.bytes }
     }
 
     /// Returns how long both directions may be silent.
@@ -150,12 +157,13 @@ impl Relay {
         self.up.has_ended() || self.up.is_broken() || self.down.has_ended()
     }
 
-    fn poll(&mut self, active: &mut Instant, cx: &mut Context<'_>) -> Poll<Progress> {
+    fn poll(&mut self, active: &mut Instant, live: &Live, cx: &mut Context<'_>) -> Poll<Progress> {
         let was_half_closed = self.is_half_closed();
         let moved = (self.up.bytes, self.down.bytes);
         let end = self.poll_both(cx);
         if moved != (self.up.bytes, self.down.bytes) {
             *active = Instant::now();
+            live.moved(self.relayed(), active.into_std());
         }
         if moved.0 != self.up.bytes {
             self.last_sent = *active;

@@ -29,8 +29,9 @@ use crate::protocol::{Frontend, FrontendConfig};
 use super::balance::Placement;
 use super::end::End;
 use super::record::Record;
-use super::relay::Relay;
+use super::relay::{Relay, Relayed};
 use super::serving::{ServedListener, Serving};
+use super::sessions::Listed;
 use super::worker::{Seat, WorkerContext};
 use client::{Counted, DRAIN_TEXT, Session};
 use upstream::Accepting;
@@ -58,21 +59,37 @@ pub(crate) struct Incoming {
 struct Relaying {
     relay: Relay,
     served: Arc<ServedListener>,
+    listed: Listed,
     /// Both count the session while it lasts.
-    _counted: (Placement, Counted),
+    counted: (Placement, Counted),
 }
 
 /// Serves one connection. The result is logged and counted, not returned.
 pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
     let Incoming { connection, is_unix, client, accepted, id, serving, seat } = incoming;
-    let mut record = Record::new(id, client, accepted);
+    // On the heap from the beginning: it outlives the part before the login.
+    let record = Box::new(Record::new(id, client, accepted));
     let socket = open::socket(connection, is_unix);
-    let end = match Box::pin(until_logged_in(socket, client, serving, context, &mut record)).await {
-        Err(end) => end,
-        Ok(mut session) => session.relay(&mut record).await,
-    };
-    record.finish(end);
+    if let Some(session) = Box::pin(until_relayed(socket, client, (serving, context), record)).await {
+        session.relay().await;
+    }
     drop(seat);
+}
+
+/// Returns the session when its login is accepted. Otherwise it has ended and is logged.
+async fn until_relayed(
+    socket: std::io::Result<crate::net::Socket>,
+    client: ClientAddress,
+    (serving, context): (Arc<Serving>, Arc<WorkerContext>),
+    mut record: Box<Record>,
+) -> Option<Box<Relaying>> {
+    match until_logged_in(socket, client, serving, context, &mut record).await {
+        Ok((session, accepted)) => Some(Relaying::new(session, accepted, record)),
+        Err(end) => {
+            record.finish(&end, Relayed::default());
+            None
+        }
+    }
 }
 
 async fn until_logged_in(
@@ -81,7 +98,7 @@ async fn until_logged_in(
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
-) -> Result<Box<Relaying>, End> {
+) -> Result<(Session, Accepting), End> {
     let socket = socket.map_err(|_| End::Internal("the event queue does not take the connection"))?;
     let first = Arc::clone(serving.first());
     let goodbye = first.goodbye.clone();
@@ -89,12 +106,11 @@ async fn until_logged_in(
         opened = open::open(socket, client, first, serving, context, record) => opened?,
         () = goodbye.cancelled() => return Err(End::Drained),
     };
-    let (session, accepted) = session.log_in(frontend, record).await?;
-    Ok(Relaying::new(session, accepted))
+    session.log_in(frontend, record).await
 }
 
 impl Relaying {
-    fn new(session: Session, accepted: Accepting) -> Box<Self> {
+    fn new(session: Session, accepted: Accepting, record: Box<Record>) -> Box<Self> {
         let Accepting { backend, reply, takes_chunks, placement, .. } = accepted;
         let start = SmtpStart { takes_chunks, is_logged_in: session.is_logged_in() };
         let follower = Follower::new(session.protocol(), start);
@@ -104,25 +120,31 @@ impl Relaying {
         // The client's final reply comes before other bytes of the backend.
         backend.received.splice(..0, reply);
         let relay = Relay::new(client, backend, session.served.listener.timeouts, follower);
-        Box::new(Self { relay, served: session.served, _counted: (placement, session.counted) })
+        let listed = session.context.sessions.enter(record, Instant::now());
+        let counted = (placement, session.counted);
+        Box::new(Self { relay, served: session.served, listed, counted })
     }
 
-    async fn relay(&mut self, record: &mut Record) -> End {
+    async fn relay(mut self: Box<Self>) {
         let served = &self.served;
-        let goodbye = || goodbye(&served.listener.frontend);
-        let (relayed, end) = self.relay.run(&served.goodbye, goodbye).await;
-        record.to_backend = relayed.to_backend;
-        record.to_client = relayed.to_client;
-        end
+        let goodbye = |end: &End| goodbye(&served.listener.frontend, end);
+        let (relayed, end) = self.relay.run((&served.goodbye, self.listed.live()), goodbye).await;
+        let Self { relay, served, listed, counted } = *self;
+        drop((relay, served, counted));
+        listed.finish(end, relayed);
     }
 }
 
-/// Returns the message for a client at the end of a drain.
-fn goodbye(config: &FrontendConfig) -> Vec<u8> {
+/// Returns the message for a client whose session is ended from our side.
+fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
+    let text = if matches!(end, End::Kicked) { KICK_TEXT } else { DRAIN_TEXT };
     let mut goodbye = Vec::new();
-    Frontend::goodbye(config.protocol, &config.server_name, DRAIN_TEXT, &mut goodbye);
+    Frontend::goodbye(config.protocol, &config.server_name, text, &mut goodbye);
     goodbye
 }
+
+/// The closing message of a session that an operator has ended.
+const KICK_TEXT: &str = "Session ended by the administrator";
 
 #[cfg(test)]
 mod tests {
@@ -142,12 +164,12 @@ mod tests {
     /// layout.
     #[test]
     fn an_idle_session_and_one_before_the_login_are_small() {
-        fn before(accepted: Accepted, shared: Shared) -> impl Future<Output = Result<Box<Relaying>, End>> {
-            let record = Box::leak(Box::new(Record::new(ID, accepted.1, Instant::now())));
-            until_logged_in(accepted.0, accepted.1, shared.0, shared.1, record)
+        fn before(accepted: Accepted, shared: Shared) -> impl Future<Output = Option<Box<Relaying>>> {
+            let record = Box::new(Record::new(ID, accepted.1, Instant::now()));
+            until_relayed(accepted.0, accepted.1, shared, record)
         }
         let sizes = [size_of_future(run), size_of_future(before), size_of::<Relaying>()];
-        let bounds = [1024, 3584, 512];
+        let bounds = [768, 3584, 512];
         assert!(sizes.iter().zip(bounds).all(|(size, bound)| *size <= bound), "{sizes:?} exceed {bounds:?}");
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -21,6 +21,7 @@ use super::accept::AcceptLoop;
 use super::health::HealthChecks;
 use super::journal::{FAILED, Journal, difference};
 use super::metrics::Metrics;
+use super::observer::Observer;
 use super::plan::{Action, Diff, plan};
 use super::registration::Registrations;
 use super::report::Reporter;
@@ -91,8 +92,8 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
+    pub(crate) fn observer(&self) -> Observer {
+        Observer::new(Arc::clone(&self.metrics), Arc::clone(self.workers.sessions()))
     }
 
     /// Applies snapshots until `shutdown`, then drains.
@@ -285,7 +286,18 @@ impl Supervisor {
             running.close().await;
         }
         info!(timeout = ?self.options.drain_timeout, "stopped listening; waiting for sessions to end");
-        if timeout(self.options.drain_timeout, self.workers.idle()).await.is_err() {
+        let Options { drain_timeout, drain_spread, .. } = self.options;
+        let spread = drain_spread.min(drain_timeout);
+        let ends = async {
+            sleep(drain_timeout - spread).await;
+            self.workers.sessions().drain(spread).await;
+        };
+        let is_idle = tokio::select! {
+            () = self.workers.idle() => true,
+            () = ends => false,
+        };
+        if !is_idle {
+            // Those that are not logged in, or have logged in since.
             self.goodbye.cancel();
             // Every closing message has a time limit. This limit covers sessions that do not react.
             let _ = timeout(LAST_WAIT, self.workers.idle()).await;

@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::sessions::SessionFilter;
 use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
     Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Reach,
@@ -19,7 +20,7 @@ use crate::model::{
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
 use crate::protocol::{FrontendConfig, Mechanism, Protocol};
 
-use super::{Channels, Options, Proxy};
+use super::{Channels, Observer, Options, Proxy};
 
 /// A data plane with its own runtime.
 struct DataPlane {
@@ -29,6 +30,7 @@ struct DataPlane {
     runtime: tokio::runtime::Runtime,
     done: tokio::task::JoinHandle<()>,
     registry: Registry,
+    observer: Observer,
 }
 
 impl DataPlane {
@@ -38,11 +40,15 @@ impl DataPlane {
         let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
         let registry = Registry::new();
         let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
-        let proxy =
-            Proxy::start(Options { workers: 2, process: 1, drain_timeout }, channels, &registry).unwrap();
-        let shutdown = CancellationToken::new();
+        let proxy = Proxy::start(
+            Options { workers: 2, process: 1, drain_timeout, drain_spread: Duration::ZERO },
+            channels,
+            &registry,
+        )
+        .unwrap();
+        let (observer, shutdown) = (proxy.observer(), CancellationToken::new());
         let done = runtime.spawn(proxy.run(shutdown.clone()));
-        Self { snapshots, reports, shutdown, runtime, done, registry }
+        Self { snapshots, reports, shutdown, runtime, done, registry, observer }
     }
 
     /// Publishes the sockets and waits for the report.
@@ -340,6 +346,27 @@ fn ends_the_sessions_that_outlive_the_drain_timeout() {
     // After the login, the relay does not know whether a POP3 message is being sent.
     assert_eq!(kept.rest(), "");
     assert_eq!(removed.rest(), "");
+}
+
+#[test]
+fn sessions_are_listed_from_their_login_on_and_kicked_alone() {
+    let mut plane = DataPlane::start(Duration::from_secs(5));
+    let address = free_address();
+    let one = backend("one");
+    plane.serve(vec![socket(&address, vec![one.clone()])]);
+    let waiting = Client::connect(&address);
+    let list = |filter: &SessionFilter| plane.observer.sessions(filter, Instant::now(), SystemTime::now());
+    assert_eq!(list(&SessionFilter::default()), []);
+    let (kicked, mut kept) = (Client::logged_in(&address), Client::logged_in(&address));
+    let listed = list(&SessionFilter { backend: Some(one.to_string()), ..SessionFilter::default() });
+    let shown: Vec<_> = listed.iter().map(|session| (&*session.login, &*session.listener)).collect();
+    assert_eq!(shown, [("u", "mail/example/pop3"); 2]);
+    let first = SessionFilter { session: Some(listed[0].id), ..SessionFilter::default() };
+    assert_eq!(plane.observer.kick(&first), 1);
+    assert_eq!(kicked.rest(), "");
+    assert_eq!(kept.ask("NOOP"), "+OK one");
+    drop((waiting, kept));
+    plane.end();
 }
 
 #[test]

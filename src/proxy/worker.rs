@@ -19,12 +19,14 @@ use super::accept::AcceptLoop;
 use super::balance::Balancer;
 use super::metrics::Metrics;
 use super::session::{self, Incoming};
+use super::sessions::{Sessions, Shard};
 use super::source_addresses::ChangedSources;
 
 /// All workers. Their threads end when this and all accept loops are dropped.
 #[derive(Debug)]
 pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
+    sessions: Arc<Sessions>,
     sources: Arc<ChangedSources>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -79,6 +81,8 @@ pub(crate) struct WorkerContext {
     pub(crate) sources: Arc<ChangedSources>,
     /// Permits for refused connections whose close waits for the client.
     pub(crate) lingering: Arc<Semaphore>,
+    /// Lists the sessions that are relayed.
+    pub(crate) sessions: Arc<Shard>,
 }
 
 impl Workers {
@@ -92,6 +96,7 @@ impl Workers {
         metrics: &Arc<Metrics>,
         dns: &Arc<Dns>,
     ) -> io::Result<Self> {
+        let sessions = Arc::new(Sessions::new(count.max(1)));
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
         let descriptors = Descriptors::of_process(count).sessions;
@@ -121,6 +126,7 @@ impl Workers {
                 balancer: Arc::clone(&balancer),
                 sources: Arc::clone(&sources),
                 lingering: Arc::clone(&lingering),
+                sessions: sessions.shard(index),
             });
             let metrics = Arc::clone(metrics);
             let thread = std::thread::Builder::new()
@@ -128,11 +134,15 @@ impl Workers {
                 .spawn(move || runtime.block_on(work_off(work, context, metrics)))?;
             threads.push(thread);
         }
-        Ok(Self { dispatcher, sources, threads })
+        Ok(Self { dispatcher, sessions, sources, threads })
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
+    }
+
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
     }
 
     pub(crate) fn sources(&self) -> &Arc<ChangedSources> {

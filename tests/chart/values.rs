@@ -20,6 +20,7 @@ fn a_value_that_is_mistyped_is_refused_by_its_name() {
         ("replicas=two", "/replicas"),
         ("drain.timeout=5 minutes", "/drain/timeout"),
         ("drain.timeout=300", "/drain/timeout"),
+        ("drain.spread=10", "/drain/spread"),
         ("lowPorts=Root", "/lowPorts"),
         ("image.digest=sha256:123", "/image/digest"),
         ("hostPorts[0]=70000", "/hostPorts/0"),
@@ -137,6 +138,7 @@ fn the_grace_period_is_as_long_as_the_drain() {
         ("drain.delay=10s", 140),
         ("drain.delay=0s,drain.timeout=1h30m,drain.margin=10s", 5410),
         ("drain.delay=500ms,drain.timeout=1m,drain.margin=1s", 62),
+        ("drain.timeout=1h,drain.spread=10m,drain.margin=0s", 3610),
     ] {
         let pod = pod(&tools, values);
         assert_eq!(pod["terminationGracePeriodSeconds"], seconds, "{values}");
@@ -168,7 +170,7 @@ fn every_flag_of_run_can_be_given() {
     let Some(tools) = Tools::new("every_flag_of_run_can_be_given") else { return };
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_mailgress")).args(["run", "--help"]).output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
-    let values = "namespaces={mail},workers=4,zone=a,proxyProtocol.trustedPeers={10.0.0.0/8}";
+    let values = "namespaces={mail},workers=4,zone=a,drain.spread=10s,proxyProtocol.trustedPeers={10.0.0.0/8}";
     let pod = pod(&tools, values);
     let set = pod["containers"][0]["env"].as_array().unwrap();
     let mut flags = 0;

@@ -146,7 +146,7 @@ impl<'a> Release<'a> {
         json!({
             "image": { "registry": registry, "repository": repository },
             "className": self.name,
-            "drain": { "delay": format!("{DRAIN_DELAY}s"), "timeout": format!("{DRAIN_TIMEOUT}s") },
+            "drain": { "delay": format!("{DRAIN_DELAY}s"), "timeout": format!("{DRAIN_TIMEOUT}s"), "spread": "0s" },
             // The test's node is small.
             "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
             // This Secret has other keys too.

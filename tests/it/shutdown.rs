@@ -69,7 +69,7 @@ fn hears_goodbye(protocol: &str, wire: Wire) {
 
 #[test]
 fn sessions_go_on_after_sigterm_until_the_drain_timeout_and_hear_a_goodbye() {
-    let mut edge = Edge::start(&["--drain-delay", "0s", "--drain-timeout", "3s"]);
+    let mut edge = Edge::start(&["--drain-delay", "0s", "--drain-timeout", "3s", "--drain-spread", "0s"]);
     let mut sessions = edge.sessions();
     let began = Instant::now();
     edge.mailgress.terminate();
@@ -83,6 +83,21 @@ fn sessions_go_on_after_sigterm_until_the_drain_timeout_and_hear_a_goodbye() {
     }
     assert!(began.elapsed() >= Duration::from_secs(3));
     assert!(edge.mailgress.wait(MOMENT).success());
+}
+
+#[test]
+fn the_end_of_a_drain_is_spread_and_imap_sessions_end_first() {
+    let mut edge = Edge::start(&["--drain-timeout", "600s", "--drain-spread", "600s"]);
+    let mut sessions = edge.sessions();
+    edge.mailgress.terminate();
+    let (protocol, imap) = sessions.remove(0);
+    hears_goodbye(protocol, imap);
+    for (protocol, wire) in &mut sessions {
+        assert!(backend_answers(wire, protocol).unwrap(), "{protocol} ends together with IMAP");
+    }
+    assert!(edge.mailgress.is_running());
+    drop(sessions);
+    assert!(edge.mailgress.wait(MOMENT).success(), "it ends with the last session");
 }
 
 #[test]

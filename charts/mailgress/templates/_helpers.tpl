@@ -111,7 +111,8 @@ labels:
 
 {{- define "mailgress.gracePeriod" -}}
 {{- $seconds := 0 -}}
-{{- range $field, $value := .Values.drain -}}
+{{- /* The spread is a part of the timeout. */ -}}
+{{- range $field, $value := omit .Values.drain "spread" -}}
 {{- $seconds = add $seconds (include "mailgress.seconds" (dict "field" (printf "drain.%s" $field) "value" $value) | int64) -}}
 {{- end -}}
 {{- $seconds -}}

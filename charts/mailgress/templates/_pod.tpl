@@ -181,6 +181,10 @@ spec:
   value: {{ .Values.drain.delay | quote }}
 - name: MAILGRESS_DRAIN_TIMEOUT
   value: {{ .Values.drain.timeout | quote }}
+{{- with .Values.drain.spread }}
+- name: MAILGRESS_DRAIN_SPREAD
+  value: {{ . | quote }}
+{{- end }}
 - name: MAILGRESS_READY_TIMEOUT
   value: {{ .Values.readyTimeout | quote }}
 - name: MAILGRESS_LOG_FORMAT

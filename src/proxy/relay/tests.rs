@@ -1,5 +1,7 @@
 //! Tests of the relay.
 
+use std::sync::Arc;
+
 use super::*;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -9,12 +11,14 @@ use crate::net::Socket;
 use crate::protocol::follow::SmtpStart;
 use crate::protocol::{CloseReason, Protocol};
 use crate::proxy::end::Fault;
+use crate::proxy::sessions::Order;
 
 struct Ends {
     client: UnixStream,
     backend: UnixStream,
     relay: JoinHandle<(Relayed, End)>,
     drained: CancellationToken,
+    live: Arc<Live>,
 }
 
 fn relay(to_backend: &[u8], to_client: &[u8], idle: Duration) -> Ends {
@@ -46,8 +50,11 @@ fn relay_of(
         Follower::new(protocol, SmtpStart::default()),
     );
     let token = drained.clone();
-    let relay = tokio::spawn(async move { relay.run(&token, || b"* BYE later\r\n".to_vec()).await });
-    Ends { client, backend, relay, drained }
+    let live = Arc::new(Live::new(std::time::Instant::now()));
+    let told = Arc::clone(&live);
+    let goodbye = |_: &End| b"* BYE later\r\n".to_vec();
+    let relay = tokio::spawn(async move { relay.run((&token, &told), goodbye).await });
+    Ends { client, backend, relay, drained, live }
 }
 
 async fn read_all(mut stream: UnixStream) -> Vec<u8> {
@@ -175,6 +182,22 @@ async fn read_at_the_end_of_a_drain(protocol: Protocol, sent: &[u8]) -> Vec<u8> 
     ends.client.read_exact(&mut seen).await.unwrap();
     ends.drained.cancel();
     read_all(ends.client).await
+}
+
+#[tokio::test]
+async fn a_session_that_is_told_to_end_says_goodbye_and_shows_what_it_has_relayed() {
+    for (order, kicked) in [(Order::Kick, true), (Order::Drain, false)] {
+        let mut ends = relay(b"", b"a OK\r\n", HOUR);
+        ends.client.read_exact(&mut [0; 6]).await.unwrap();
+        ends.client.write_all(b"b NOOP\r\n").await.unwrap();
+        ends.backend.read_exact(&mut [0; 8]).await.unwrap();
+        assert_eq!(ends.live.relayed(), Relayed { to_backend: 8, to_client: 6 });
+        assert!(ends.live.end(order));
+        assert!(!ends.live.end(Order::Kick), "it was told before");
+        assert_eq!(read_all(ends.client).await, b"* BYE later\r\n");
+        let (_, end) = ends.relay.await.unwrap();
+        assert_eq!((matches!(end, End::Kicked), end.fault()), (kicked, Fault::None), "{end}");
+    }
 }
 
 #[tokio::test]
@@ -396,7 +419,10 @@ async fn a_client_that_resets_while_its_bytes_wait_ends_the_session() {
         Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
         Follower::new(Protocol::Smtp, SmtpStart::default()),
     );
-    let relay = tokio::spawn(async move { relay.run(&CancellationToken::new(), Vec::new).await });
+    let relay = tokio::spawn(async move {
+        let live = Live::new(std::time::Instant::now());
+        relay.run((&CancellationToken::new(), &live), |_| Vec::new()).await
+    });
     backend.read_exact(&mut [0; 6]).await.unwrap();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     let started = Instant::now();

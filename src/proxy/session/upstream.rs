@@ -94,7 +94,7 @@ impl Session {
             Ok(connected) => connected,
             Err(end) => return Ok(LoginReply::Failed(pending, end)),
         };
-        record.backend = Some(connected.address.clone());
+        record.set_backend(&connected.address, &authorised.backend);
         let Reached { connection, takes_introductions } = connected.reached;
         let has_clients_password = authorised.has_clients_password;
         let plan = self.plan(authorised, &pending, takes_introductions);
