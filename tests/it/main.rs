@@ -45,6 +45,7 @@ mod quickstart;
 mod refusals;
 mod relayed;
 mod seeing;
+mod sessions;
 mod shutdown;
 mod signals;
 mod silent_resolver;
