@@ -8,6 +8,7 @@
 
 mod bounds;
 mod connections;
+pub mod control;
 mod hosts;
 pub mod page;
 mod readiness;

@@ -1,6 +1,7 @@
 //! Connects all parts: objects, renderer, data plane, reports, status, and the admin server. No other module does this.
 
 mod connections;
+mod control;
 mod log;
 mod page;
 mod process;
@@ -9,6 +10,7 @@ mod signals;
 mod source;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,7 @@ use crate::model::{BindReport, SharedTicketKeys, Snapshot};
 use crate::net::Descriptors;
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
+use control::Control;
 pub use log::{Encoding, LineFormat, Log};
 pub use reader::{Reader, in_a_pod};
 use signals::Signals;
@@ -54,6 +57,8 @@ pub struct RunOptions {
     pub admin_address: SocketAddr,
     /// Host names for the admin server, in addition to addresses, localhost and our own name.
     pub admin_hosts: Vec<String>,
+    /// The path of the control socket, if there is one.
+    pub control_socket: Option<PathBuf>,
     /// Worker threads of the data plane.
     pub workers: usize,
     /// Time between the signal and closing the listeners, so that load balancers notice.
@@ -124,9 +129,12 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             ledger,
             started,
         };
+        let control = options.control_socket.as_deref();
+        let control =
+            control.map(|path| Control::open(path, &observer, &sources.replica.name)).transpose()?;
         tokio::spawn(mark_rates(observer));
         let state = admin_state(sources, readiness.clone(), registry, options, &hostname);
-        let admin = Admin { listener: admin, state, readiness, reports: report_receiver };
+        let admin = Admin { listener: admin, state, readiness, reports: report_receiver, control };
         serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
     // A read that blocks (on a network file system) must not delay the end of the process.
@@ -163,6 +171,7 @@ struct Admin {
     state: AdminState,
     readiness: Readiness,
     reports: watch::Receiver<Arc<BindReport>>,
+    control: Option<Control>,
 }
 
 /// What ends the process.
@@ -178,7 +187,7 @@ async fn serve(
     admin: Admin,
     end: End,
 ) -> anyhow::Result<()> {
-    let Admin { listener, state, readiness, mut reports } = admin;
+    let Admin { listener, state, readiness, mut reports, control } = admin;
     let End { mut signals, log } = end;
     let draining = CancellationToken::new();
     let ended = CancellationToken::new();
@@ -187,6 +196,7 @@ async fn serve(
         tokio::spawn(wait_for_start(start, readiness.block("the controller has not started yet")));
     }
     let mut serving = tokio::spawn(admin::serve(listener, state, ended.clone()));
+    let _socket = control.map(|control| control.serve(ended.clone()));
     let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
     let mut source = tokio::spawn(source.run(draining.clone()));
     let ready = tokio::spawn(async move {

@@ -3,14 +3,17 @@
 pub mod check;
 pub mod colour;
 pub mod completions;
+pub mod control;
 pub mod crds;
 pub mod explain;
 pub mod files;
 pub mod import;
+pub mod kick;
 pub mod man;
 pub mod probe;
 pub mod render;
 pub mod run;
+pub mod sessions;
 pub mod status;
 pub mod table;
 pub mod yaml;
@@ -52,6 +55,10 @@ pub enum Command {
     Probe(Box<probe::Probe>),
     /// Show the listeners, their sockets and their problems. Exit status 1 if a listener is not ready.
     Status(status::Status),
+    /// Show the open sessions of an instance.
+    Sessions(sessions::Sessions),
+    /// End sessions of an instance. Exit status 1 if none matches.
+    Kick(kick::Kick),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
     /// Write manual pages.
@@ -99,6 +106,8 @@ impl Command {
             Self::Import(command) => command.run(),
             Self::Probe(command) => command.run(),
             Self::Status(command) => command.run(),
+            Self::Sessions(command) => command.run(),
+            Self::Kick(command) => command.run(),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
         }

@@ -88,6 +88,11 @@ pub struct Run {
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
     admin_hosts: Vec<String>,
 
+    /// Listen on this UNIX socket for `mailgress sessions` and `mailgress kick`. Only root and the user of the process may
+    /// connect. The directory must exist; a socket that an ended process has left is replaced [default: no socket].
+    #[arg(long, value_name = "PATH", env = "MAILGRESS_CONTROL_SOCKET")]
+    control_socket: Option<PathBuf>,
+
     /// Number of worker threads [default: one for each CPU].
     #[arg(long, value_name = "N", env = "MAILGRESS_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
@@ -145,6 +150,7 @@ impl Run {
             trusted_peers: self.proxy_protocol_trusted_peers.clone(),
             admin_address: self.admin_address,
             admin_hosts: self.admin_hosts.clone(),
+            control_socket: self.control_socket.clone(),
             workers: self.workers.map_or(cpus, usize::from),
             drain_delay: self.drain_delay,
             drain_timeout: self.drain_timeout,

@@ -1,9 +1,9 @@
 //! Listening sockets, with options that the standard library cannot set.
 
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -134,9 +134,18 @@ pub fn bind(address: &ListenAddress, options: &SocketOptions) -> io::Result<Vec<
     let bound = match address {
         ListenAddress::Any { port } => bind_any(*port, options),
         ListenAddress::Ip(ip) => bind_tcp(*ip, options).map(|listener| vec![Listening::Tcp(listener)]),
-        ListenAddress::Unix(path) => bind_unix(path, options).map(|unix| vec![Listening::Unix(unix)]),
+        ListenAddress::Unix(path) => bind_unix(path, options, OF_ALL).map(|unix| vec![Listening::Unix(unix)]),
     };
     bound.map_err(|error| explain(address, &error))
+}
+
+/// Binds a UNIX socket to which only root and the user of this process can connect.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_private(path: &Path) -> io::Result<UnixListening> {
+    let bound = bind_unix(path, &SocketOptions::default(), OF_THE_USER);
+    bound.map_err(|error| explain(&ListenAddress::Unix(path.to_owned()), &error))
 }
 
 /// Changes the options that an open socket can change: backlog, buffers and keepalive. They apply to new connections.
@@ -235,20 +244,29 @@ fn backlog_of(options: &SocketOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
-fn bind_unix(path: &Path, options: &SocketOptions) -> io::Result<UnixListening> {
+fn bind_unix(path: &Path, options: &SocketOptions, mode: u32) -> io::Result<UnixListening> {
     let address = SockAddr::unix(path)?;
     remove_stale(path, &address)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     set_buffers(SockRef::from(&socket), options)?;
+    let socket = File::from(OwnedFd::from(socket));
+    // Linux creates the file with the mode of the socket, so nobody else can connect before the mode is set.
+    socket.set_permissions(Permissions::from_mode(mode))?;
+    let socket = Socket::from(OwnedFd::from(socket));
     socket.bind(&address)?;
     let metadata = fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
-    // As nginx does: access is controlled by the directory.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    // The process's umask may have removed permissions.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(backlog_of(options))?;
     Ok(UnixListening { listener: socket.into(), file })
 }
+
+/// As nginx does: access is controlled by the directory.
+const OF_ALL: u32 = 0o666;
+/// Only the user of the process, and root.
+const OF_THE_USER: u32 = 0o600;
 
 /// Removes the file of a socket without a listener, left by a process that ended without cleaning up.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
@@ -426,6 +444,20 @@ mod tests {
         let _theirs = UnixListener::bind(&path).unwrap();
         bound.clear();
         assert!(path.exists(), "not our file any more");
+    }
+
+    #[test]
+    fn a_private_socket_is_the_users_alone_and_one_of_a_living_process_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let bound = bind_private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = bind_private(&path).unwrap_err();
+        assert!(error.to_string().contains("another process listens there"), "{error}");
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(bound);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -170,7 +170,8 @@ fn every_flag_of_run_can_be_given() {
     let Some(tools) = Tools::new("every_flag_of_run_can_be_given") else { return };
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_mailgress")).args(["run", "--help"]).output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
-    let values = "namespaces={mail},workers=4,zone=a,drain.spread=10s,proxyProtocol.trustedPeers={10.0.0.0/8}";
+    let values =
+        "namespaces={mail},workers=4,zone=a,drain.spread=10s,proxyProtocol.trustedPeers={10.0.0.0/8}";
     let pod = pod(&tools, values);
     let set = pod["containers"][0]["env"].as_array().unwrap();
     let mut flags = 0;

@@ -72,12 +72,13 @@ pub fn desk(cluster: &Cluster) -> (PathBuf, PathBuf) {
     (folder, programs)
 }
 
-const ORDER: [&str; 9] = [
+const ORDER: [&str; 10] = [
     "docs/howto/install.md",
     "docs/tutorial/kind.md",
     "docs/status-page.md",
     "docs/howto/client-addresses.md",
     "docs/kubernetes.md",
+    "docs/howto/sessions.md",
     "docs/howto/upgrade.md",
     "README.md",
     "docs/howto/troubleshooting.md",

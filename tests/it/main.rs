@@ -46,6 +46,7 @@ mod refusals;
 mod relayed;
 mod routes;
 mod seeing;
+mod sessions;
 mod shutdown;
 mod signals;
 mod silent_resolver;

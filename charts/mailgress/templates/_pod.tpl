@@ -130,16 +130,30 @@ spec:
       {{- $container := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" $capabilities }}
       securityContext:
         {{- toYaml (mustMergeOverwrite $container .Values.securityContext) | nindent 8 }}
-      {{- with .Values.extraVolumeMounts }}
+      {{- if or .Values.controlSocket.enabled .Values.extraVolumeMounts }}
       volumeMounts:
+        {{- if .Values.controlSocket.enabled }}
+        - name: control
+          mountPath: /run/mailgress
+        {{- end }}
+        {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
+        {{- end }}
       {{- end }}
     {{- with .Values.extraContainers }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with .Values.extraVolumes }}
+  {{- if or .Values.controlSocket.enabled .Values.extraVolumes }}
   volumes:
+    {{- if .Values.controlSocket.enabled }}
+    - name: control
+      emptyDir:
+        medium: Memory
+        sizeLimit: 1Mi
+    {{- end }}
+    {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- end }}
 {{- end -}}
 
@@ -176,6 +190,10 @@ spec:
 {{- with concat $hosts .Values.admin.hosts }}
 - name: MAILGRESS_ADMIN_HOSTS
   value: {{ join "," . | quote }}
+{{- end }}
+{{- if .Values.controlSocket.enabled }}
+- name: MAILGRESS_CONTROL_SOCKET
+  value: /run/mailgress/control.sock
 {{- end }}
 - name: MAILGRESS_DRAIN_DELAY
   value: {{ .Values.drain.delay | quote }}

@@ -138,7 +138,7 @@ fn is_placeholder(message: &str) -> bool {
 }
 
 /// The meaning of the fields.
-const FIELDS: [(&str, &str); 35] = [
+const FIELDS: [(&str, &str); 36] = [
     ("address", "the address that Mailgress listens on or connects to"),
     ("attempt", "the number of the login in its connection, from 1"),
     ("backend", "the address of the session's backend; empty if the session did not connect to one"),
@@ -177,6 +177,7 @@ const FIELDS: [(&str, &str); 35] = [
     ("seconds", "how long the session lasted"),
     ("servers", "the name servers' addresses"),
     ("session", "the session's ID, different for each session of all replicas"),
+    ("sessions", "the number of sessions that were told to end"),
     ("sockets", "the number of sockets of the configuration"),
     ("timeout", "`--drain-timeout`"),
     ("tls", "`off`, `starttls`, `implicit`"),

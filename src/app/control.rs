@@ -1,0 +1,49 @@
+//! Opens the control socket, and connects it with the data plane.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::control::{self, ControlState};
+use crate::net::socket::{SocketFile, UnixListening, bind_private};
+use crate::proxy::Observer;
+
+/// The control socket, before it is served.
+pub(super) struct Control {
+    listener: UnixListener,
+    state: ControlState,
+    /// Removes the file when it is dropped.
+    file: SocketFile,
+}
+
+impl Control {
+    /// Opens the socket at this path.
+    ///
+    /// # Errors
+    /// The socket cannot be bound, for example because another process serves it.
+    pub(super) fn open(path: &Path, observer: &Observer, replica: &str) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let bound = bind_private(path).with_context(|| format!("cannot listen on --control-socket {shown}"));
+        let UnixListening { listener, file } = bound?;
+        let listener = UnixListener::from_std(listener).context("cannot wait for connections")?;
+        info!("control socket is listening at {shown}");
+        let (reader, kicker) = (observer.clone(), observer.clone());
+        let state = ControlState {
+            replica: replica.to_owned(),
+            list: Arc::new(move |filter| reader.sessions(filter, Instant::now(), SystemTime::now())),
+            kick: Arc::new(move |filter| kicker.kick(filter)),
+        };
+        Ok(Self { listener, state, file })
+    }
+
+    /// Serves until `ended`. Returns the guard of the socket's file.
+    pub(super) fn serve(self, ended: CancellationToken) -> SocketFile {
+        drop(tokio::spawn(control::serve(self.listener, self.state, ended)));
+        self.file
+    }
+}

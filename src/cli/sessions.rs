@@ -1,0 +1,203 @@
+//! `mailgress sessions`: shows the open sessions of an instance.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+use crate::model::SessionId;
+use crate::model::sessions::{OpenSession, SessionFilter, SessionList};
+use crate::words::counted;
+
+use super::colour::Colour;
+use super::control::Socket;
+use super::table::{Table, terminal_width};
+
+/// `mailgress sessions`.
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct Sessions {
+    /// Show only sessions with this login name. The case of its domain is ignored.
+    #[arg(long, value_name = "LOGIN")]
+    user: Option<String>,
+
+    /// Show only sessions with this backend: the endpoint as ADDRESS or ADDRESS:PORT, the name of its Pod, or its Service
+    /// as NAMESPACE/NAME.
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<String>,
+
+    /// Show only sessions of this listener (NAMESPACE/OBJECT/LISTENER), or of all listeners of NAMESPACE/OBJECT.
+    #[arg(long, value_name = "LISTENER")]
+    listener: Option<String>,
+
+    /// Show only this session.
+    #[arg(long, value_name = "ID")]
+    session: Option<SessionId>,
+
+    /// The control socket.
+    #[command(flatten)]
+    socket: Socket,
+
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+
+    /// The use of colours.
+    #[command(flatten)]
+    colour: Colour,
+}
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table.
+    Table,
+    /// JSON.
+    Json,
+}
+
+impl Sessions {
+    /// Prints the sessions.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no instance answers.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let filter = SessionFilter {
+            user: self.user.clone(),
+            backend: self.backend.clone(),
+            listener: self.listener.clone(),
+            session: self.session,
+        };
+        let list = self.socket.sessions(&filter)?;
+        let mut out = self.colour.stdout();
+        match self.output {
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?,
+            Format::Table => {
+                write(&mut out, &list, !filter.is_empty(), (terminal_width(), Timestamp::now()))?
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn write(
+    out: &mut impl Write,
+    list: &SessionList,
+    is_filtered: bool,
+    (width, now): (Option<usize>, Timestamp),
+) -> io::Result<()> {
+    if list.sessions.is_empty() {
+        return writeln!(
+            out,
+            "{}",
+            if is_filtered { "No session matches." } else { "There are no sessions." }
+        );
+    }
+    let mut table = Table::new([
+        "SESSION",
+        "LISTENER",
+        "CLIENT",
+        "TLS",
+        "LOGIN",
+        "BACKEND",
+        "AGE",
+        "IDLE",
+        "TO BACKEND",
+        "TO CLIENT",
+    ]);
+    for session in &list.sessions {
+        let OpenSession { listener, client, tls, login, backend, pod, .. } = session;
+        let age = now.as_second().saturating_sub(session.since.as_second());
+        table.push([
+            session.id.to_string().into(),
+            listener.as_str().into(),
+            client.as_str().into(),
+            tls.as_str().into(),
+            login.as_str().into(),
+            pod.as_ref().map_or_else(|| backend.clone(), |pod| format!("{backend} ({pod})")).into(),
+            duration(u64::try_from(age).unwrap_or_default()).into(),
+            duration(session.idle_seconds).into(),
+            session.to_backend.to_string().into(),
+            session.to_client.to_string().into(),
+        ]);
+    }
+    table.write(out, width)?;
+    writeln!(out, "\n{}", counted(list.sessions.len(), "session"))
+}
+
+/// Formats a duration with its two largest units, as kubectl does: `42s`, `5m12s`, `3h5m`, `2d4h`.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, ..) => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+const AFTER_HELP: &str = "\
+Shows the sessions of one replica: those that are logged in, and those that send mail without a login. In a cluster, run it \
+in the pod: kubectl exec POD -- /mailgress sessions. Its ID is also in a session's log line.
+
+Exit status: 0 the instance has answered, 1 no instance answers, 2 usage error.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(number: u64, login: &str, pod: Option<&str>) -> OpenSession {
+        OpenSession {
+            id: SessionId { process: 1, number },
+            listener: "mail/example/imaps".to_owned(),
+            protocol: "imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            tls: "implicit".to_owned(),
+            tls_version: "TLSv1.3".to_owned(),
+            login: login.to_owned(),
+            backend: "10.0.0.5:143".to_owned(),
+            pod: pod.map(str::to_owned),
+            service: "Service mail/dovecot:143".to_owned(),
+            since: Timestamp::from_second(1_000_000).unwrap(),
+            idle_seconds: 42,
+            to_backend: 10,
+            to_client: 20,
+        }
+    }
+
+    fn shown(sessions: Vec<OpenSession>, is_filtered: bool) -> String {
+        let list = SessionList { replica: "a".to_owned(), sessions };
+        let mut out = anstream::StripStream::new(Vec::new());
+        let now = Timestamp::from_second(1_000_312).unwrap();
+        write(&mut out, &list, is_filtered, (None, now)).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    #[test]
+    fn sessions_are_shown_as_a_table() {
+        let expected = "\
+SESSION          LISTENER            CLIENT     TLS       LOGIN  BACKEND                   AGE    IDLE  TO BACKEND  TO CLIENT
+0000000000001-1  mail/example/imaps  192.0.2.7  implicit  alice  10.0.0.5:143 (dovecot-0)  5m12s  42s   10          20
+0000000000001-2  mail/example/imaps  192.0.2.7  implicit  -      10.0.0.5:143              5m12s  42s   10          20
+
+2 sessions
+";
+        assert_eq!(
+            shown(vec![session(1, "alice", Some("dovecot-0")), session(2, "", None)], false),
+            expected
+        );
+        assert_eq!(shown(Vec::new(), false), "There are no sessions.\n");
+        assert_eq!(shown(Vec::new(), true), "No session matches.\n");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        let known =
+            [(0, "0s"), (59, "59s"), (60, "1m0s"), (3599, "59m59s"), (3600, "1h0m"), (90_000, "1d1h")];
+        for (seconds, text) in known {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}
