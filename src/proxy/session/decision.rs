@@ -120,20 +120,15 @@ impl Session {
                     record.set_login(login);
                 }
                 let is_mail = matches!(request, LoginRequest::Anonymous);
-                let named = (server, login.as_deref());
-                let place = match self.placed_when_released(&request, &pending, named).await? {
+                let mut routed = self.placed(&request, &pending, server.clone(), login.as_deref());
+                if matches!(routed, Routed::Held(..)) {
+                    let named = (server, login.as_deref());
+                    routed = Box::pin(self.released(&request, &pending, named)).await?;
+                }
+                let place = match routed {
                     Routed::To(place) => place,
-                    Routed::Undecided(route) => {
-                        let end = End::RouteUndecided(route);
-                        return self.refuse_for_now(pending, is_mail, end, record).await;
-                    }
-                    Routed::Held(route, _) => {
-                        return self.refuse_for_now(pending, is_mail, End::RouteHeld(route), record).await;
-                    }
-                    Routed::Nowhere if self.has_routes() => {
-                        return self.refuse_unrouted(pending, is_mail, record).await;
-                    }
-                    Routed::Nowhere => return self.fail(pending, End::NoBackend).await,
+                    Routed::Nowhere if !self.has_routes() => return self.fail(pending, End::NoBackend).await,
+                    other => return Box::pin(self.refuse_unplaced(pending, is_mail, other, record)).await,
                 };
                 record.user = session_user(&request, &pending, login.as_deref());
                 match self.authorise(request, &pending, place, login, password) {
@@ -150,20 +145,23 @@ impl Session {
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<Decision, End> {
-        let (request, pending) = match self.with_first_message(request, pending).await? {
-            FirstMessage::Known(request, pending) => (request, pending),
-            FirstMessage::Cancelled(pending) => return self.refuse_cancelled(pending).await,
-        };
-        let is_mail = matches!(request, LoginRequest::Anonymous);
-        let place = match self.placed_when_released(&request, &pending, (None, None)).await? {
+        let (mut request, mut pending) = (request, pending);
+        if self.needs_first_message(&request) {
+            match Box::pin(self.first_message(request, pending)).await? {
+                FirstMessage::Known(known, waiting) => (request, pending) = (known, waiting),
+                FirstMessage::Cancelled(pending) => return self.refuse_cancelled(pending).await,
+            }
+        }
+        let mut routed = self.placed(&request, &pending, None, None);
+        if matches!(routed, Routed::Held(..)) {
+            routed = Box::pin(self.released(&request, &pending, (None, None))).await?;
+        }
+        let place = match routed {
             Routed::To(place) => place,
-            Routed::Undecided(route) => {
-                return self.refuse_for_now(pending, is_mail, End::RouteUndecided(route), record).await;
+            other => {
+                let is_mail = matches!(request, LoginRequest::Anonymous);
+                return Box::pin(self.refuse_unplaced(pending, is_mail, other, record)).await;
             }
-            Routed::Held(route, _) => {
-                return self.refuse_for_now(pending, is_mail, End::RouteHeld(route), record).await;
-            }
-            Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
         };
         let started = StdInstant::now();
         record.user = session_user(&request, &pending, None);

@@ -60,15 +60,14 @@ impl Session {
         }
     }
 
-    /// Returns where a login goes, as soon as its route is not held any more. A login that is still held after the
-    /// route's time is undecided.
-    pub(super) async fn placed_when_released(
+    /// Waits until the route of a login is not held any more. A login that is still held after the route's time stays
+    /// [`Routed::Held`].
+    pub(super) async fn released(
         &mut self,
         request: &LoginRequest,
         pending: &PendingLogin,
-        named: (Option<BackendAddress>, Option<&[u8]>),
+        (server, login): (Option<BackendAddress>, Option<&[u8]>),
     ) -> Result<Routed, End> {
-        let (server, login) = named;
         let mut until = None;
         loop {
             let served = Arc::clone(&self.served);
@@ -87,7 +86,7 @@ impl Session {
     }
 
     /// Returns where a login goes: to the server that the auth service names, or as the routes say.
-    fn placed(
+    pub(super) fn placed(
         &self,
         request: &LoginRequest,
         pending: &PendingLogin,
@@ -113,20 +112,26 @@ impl Session {
         self.served.routes.exist()
     }
 
+    /// Tells whether the user of a relayed exchange is only in a message that the client has not sent yet.
+    pub(super) fn needs_first_message(&self, request: &LoginRequest) -> bool {
+        // In CRAM-MD5 the server speaks first.
+        let is_open = matches!(
+            request,
+            LoginRequest::Relayed { mechanism, initial_response: None } if *mechanism != Mechanism::CramMd5
+        );
+        is_open && self.has_routes()
+    }
+
     /// Asks the client for the first message of a relayed exchange, because it names the user.
-    pub(super) async fn with_first_message(
+    pub(super) async fn first_message(
         &mut self,
         request: LoginRequest,
         pending: PendingLogin,
     ) -> Result<FirstMessage, End> {
-        let LoginRequest::Relayed { mechanism, initial_response: None } = request else {
+        let LoginRequest::Relayed { mechanism, .. } = request else {
             return Ok(FirstMessage::Known(request, pending));
         };
-        // In CRAM-MD5 the server speaks first.
-        if mechanism == Mechanism::CramMd5 || !self.has_routes() {
-            return Ok(FirstMessage::Known(request, pending));
-        }
-        let (answer, pending) = Box::pin(self.challenge(b"", pending)).await?;
+        let (answer, pending) = self.challenge(b"", pending).await?;
         let message = match answer.expose() {
             b"*" => return Ok(FirstMessage::Cancelled(pending)),
             b"" => Secret::from(&b"="[..]),
@@ -167,8 +172,27 @@ impl Session {
         Ok(Authorised { place, login, has_clients_password, user })
     }
 
+    /// Refuses a login without a place.
+    pub(super) async fn refuse_unplaced(
+        &mut self,
+        pending: PendingLogin,
+        is_mail: bool,
+        routed: Routed,
+        record: &mut Record,
+    ) -> Result<Decision, End> {
+        let end = match routed {
+            Routed::Undecided(route) => End::RouteUndecided(route),
+            Routed::Held(route, _) => End::RouteHeld(route),
+            Routed::To(_) | Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
+        };
+        // The client is not at fault, so this does not count as a failed login.
+        record.refused = Some(end);
+        let text = if is_mail { notices::UNDECIDED_RECIPIENT } else { notices::undecided(self.protocol()) };
+        self.refuse_with(text, pending.uncounted(), false).await
+    }
+
     /// Refuses a login without a backend like a wrong password: with the same words, after the same time.
-    pub(super) async fn refuse_unrouted(
+    async fn refuse_unrouted(
         &mut self,
         pending: PendingLogin,
         is_mail: bool,
@@ -184,19 +208,6 @@ impl Session {
             self.end_if_banned().await?;
         }
         self.refuse_with(text, pending, is_banned).await
-    }
-
-    /// Refuses a login that cannot be decided now. It does not count as a failed login.
-    pub(super) async fn refuse_for_now(
-        &mut self,
-        pending: PendingLogin,
-        is_mail: bool,
-        end: End,
-        record: &mut Record,
-    ) -> Result<Decision, End> {
-        record.refused = Some(end);
-        let text = if is_mail { notices::UNDECIDED_RECIPIENT } else { notices::undecided(self.protocol()) };
-        self.refuse_with(text, pending.uncounted(), false).await
     }
 
     /// Answers a client that has cancelled its SASL exchange (RFC 4422 section 3.5).
