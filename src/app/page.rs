@@ -251,7 +251,13 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
         certificates_in_all: certificates.len(),
         numbers: Numbers::default(),
         limit: listener.limits.max_connections,
-        backend: listener.backend.as_ref().map(|backend| backend.reference.clone()),
+        backend: match (&listener.backend, &listener.routes) {
+            (Some(backend), _) => Some(backend.reference.clone()),
+            (None, Some(_)) if listener.auth.is_passthrough() => {
+                Some("that of the user's MailRoute".to_owned())
+            }
+            (None, _) => None,
+        },
     }
 }
 

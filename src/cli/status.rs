@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 
 use crate::api;
 use crate::app::Reader;
+use crate::controller::index::Kind;
 use crate::controller::inventory::{Entry, Inventory, Ready, instance};
 use crate::words::counted;
 
@@ -90,6 +91,7 @@ impl Status {
     fn select(&self, found: Inventory) -> Selected {
         let Inventory { mut listeners, problems } = found;
         let all = listeners.len();
+        let routes = listeners.iter().filter(|entry| entry.kind == Kind::Route.name()).count();
         if let Some(text) = &self.filter {
             let text = text.to_lowercase();
             listeners.retain(|entry| contains(entry, &text));
@@ -105,7 +107,7 @@ impl Status {
         let finds_any = self.filter.is_none() || matching > 0;
         let [not_ready, _, pending] = counts;
         let is_ready = problems.is_empty() && finds_any && not_ready == 0 && pending == 0;
-        Selected { inventory: Inventory { listeners, problems }, all, matching, counts, is_ready }
+        Selected { inventory: Inventory { listeners, problems }, all, routes, matching, counts, is_ready }
     }
 
     async fn inventory(&self) -> anyhow::Result<Inventory> {
@@ -125,10 +127,12 @@ impl Status {
     }
 }
 
-/// The listeners to show.
+/// The listeners and MailRoutes to show.
 struct Selected {
     inventory: Inventory,
-    /// The number of all listeners.
+    /// The number of MailRoutes among all.
+    routes: usize,
+    /// The number of all listeners and MailRoutes.
     all: usize,
     /// The number of listeners that match the filter.
     matching: usize,
@@ -174,10 +178,10 @@ fn write(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io:
 
 /// Formats `400 listeners, 3 not ready`.
 fn summary(selected: &Selected) -> String {
-    let Selected { inventory, all, matching, counts: [not_ready, alarming, pending], .. } = selected;
+    let Selected { inventory, all, routes, matching, counts: [not_ready, alarming, pending], .. } = selected;
     let mut text = match (all, matching) {
-        (all, matching) if all == matching => counted(*all, "listener"),
-        (all, matching) => format!("{matching} of {}", counted(*all, "listener")),
+        (all, matching) if all == matching => things(*all, *routes),
+        (all, matching) => format!("{matching} of {}", things(*all, *routes)),
     };
     let problems = inventory.problems.len();
     if (*not_ready, *pending, problems) == (0, 0, 0) && *matching > 0 {
@@ -192,6 +196,12 @@ fn summary(selected: &Selected) -> String {
         text.push_str(&format!(", {}", counted(problems, "problem")));
     }
     text
+}
+
+/// Formats `400 listeners`, or `1 listener and 3 routes`.
+fn things(all: usize, routes: usize) -> String {
+    let listeners = counted(all.saturating_sub(routes), "listener");
+    if routes == 0 { listeners } else { format!("{listeners} and {}", counted(routes, "route")) }
 }
 
 fn write_table(out: &mut impl Write, selected: &Selected, width: Option<usize>) -> io::Result<()> {

@@ -60,7 +60,7 @@ pub enum Introductions {
 /// A refused connection, which the owner of the `MailServer` can allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a listener of namespace {namespace} may not connect to {target}: it is not a Pod of a Service that the listener \
+    "an object of namespace {namespace} may not connect to {target}: it is not a Pod of a Service that the object \
      names, and MailServer {server} does not allow it in spec.allowedListeners.backends"
 )]
 pub struct NotAllowed {

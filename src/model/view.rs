@@ -255,6 +255,8 @@ pub struct Backend {
     pub unhealthy_in_all: usize,
     /// Number of listeners that use it.
     pub listeners: usize,
+    /// Number of routes that use it, once for each listener.
+    pub routes: usize,
 }
 
 /// Failed sessions and logins with one fault.

@@ -11,10 +11,11 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
         let of_routes = listener.routes.iter().flat_map(|routes| routes.destinations.iter().flatten());
         for destination in of_routes {
-            count(&mut all, &destination.backend);
+            count(&mut all, &destination.backend).routes += 1;
         }
         let Some(backend) = listener.backend.as_ref() else { continue };
         let known = count(&mut all, backend);
+        known.listeners += 1;
         // Listeners may check the same endpoints in different ways; show the worst result.
         let health = report.backends.get(&listener.id);
         if health.map(|health| health.unhealthy.len()) > known.health.map(|health| health.unhealthy.len()) {
@@ -34,13 +35,12 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
         .map(|(state, reference, known)| known.into_view(reference, state))
 }
 
-/// Counts a listener for its backend.
+/// Counts the endpoints of a backend.
 fn count<'a, 'b>(
     all: &'b mut BTreeMap<&'a str, BackendSummary<'a>>,
     backend: &'a model::Backend,
 ) -> &'b mut BackendSummary<'a> {
     let known = all.entry(&backend.reference).or_default();
-    known.listeners += 1;
     known.endpoints = known.endpoints.max(backend.endpoints.len());
     known
 }
@@ -50,6 +50,7 @@ fn count<'a, 'b>(
 struct BackendSummary<'a> {
     endpoints: usize,
     listeners: usize,
+    routes: usize,
     health: Option<&'a BackendHealth>,
 }
 
@@ -76,6 +77,7 @@ impl BackendSummary<'_> {
             unhealthy: shown.map(|(address, why)| (address.to_string(), why.clone())).collect(),
             unhealthy_in_all: unhealthy.len(),
             listeners: self.listeners,
+            routes: self.routes,
         }
     }
 }

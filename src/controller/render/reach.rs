@@ -277,7 +277,7 @@ fn at(address: &str, ports: &[u16]) -> impl Iterator<Item = SocketAddr> {
     ip.into_iter().flat_map(move |ip| ports.iter().map(move |port| SocketAddr::new(ip, *port)))
 }
 
-const REMEDY: &str = "name a Service of the listener's namespace that selects Pods, or let the owner of the MailServer \
+const REMEDY: &str = "name a Service of this namespace that selects Pods, or let the owner of the MailServer \
                       extend spec.allowedListeners.backends";
 
 /// The maximum number of removed endpoints in a message.

@@ -170,6 +170,8 @@ pub fn alarming(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         "Accepted" | "ResolvedRefs" | "Programmed" | "Ready" | "BackendHealthy" | "NameServersAnswer"
         | "ClientIPPreserved" => condition.status == ConditionStatus::False,
+        // The progress of a move, not a problem.
+        "Drained" => false,
         _ => condition.status == ConditionStatus::True,
     }
 }

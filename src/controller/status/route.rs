@@ -134,6 +134,9 @@ fn is_held(route: &RouteOutcome) -> bool {
 
 /// Returns the sessions of a held route in all replicas, or why they are not known.
 fn sessions(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Result<u64, String> {
+    if outcome.route.as_ref().is_some_and(|route| route.entry.unread.is_some()) {
+        return Err("the users of the route are not known yet; see ResolvedRefs".to_owned());
+    }
     let here = sessions_here(facts, outcome).ok_or("this replica is counting the sessions")?;
     let Some(replicas) = facts.replicas else { return Ok(here) };
     let (object, generation) = (name(&outcome.id()), outcome.generation);

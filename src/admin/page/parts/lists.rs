@@ -68,7 +68,11 @@ fn backend_row(backend: &Backend) -> Markup {
                 @if backend.is_checked { (words::size(healthy)) " of " (words::size(backend.endpoints)) " healthy" }
                 @else { (words::size(backend.endpoints)) }
             }
-            td role="cell" data-label=(BACKEND_COLUMNS[3]) { (words::things(backend.listeners, "listener")) }
+            td role="cell" data-label=(BACKEND_COLUMNS[3]) {
+                @if backend.listeners > 0 || backend.routes == 0 { (words::things(backend.listeners, "listener")) }
+                @if backend.listeners > 0 && backend.routes > 0 { ", " }
+                @if backend.routes > 0 { (words::things(backend.routes, "route")) }
+            }
         }
     }
 }

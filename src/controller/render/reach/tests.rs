@@ -74,7 +74,7 @@ fn a_foreign_listener_does_not_name_a_backend_by_its_address() {
         assert!(served(&rendered).is_none(), "{address} is served");
         let messages = messages(&rendered);
         let expected = format!(
-            "BackendNotAllowed spec.backendAddress: a listener of namespace team may not connect to {address}: "
+            "BackendNotAllowed spec.backendAddress: an object of namespace team may not connect to {address}: "
         );
         assert!(messages.starts_with(&expected) && messages.contains("MailServer mail/s"), "{messages}");
         assert!(messages.contains("spec.allowedListeners.backends"), "{messages}");

@@ -174,7 +174,10 @@ fn violation(what: &str, owner: &RouteEntry, names: &[String]) -> Violation {
         Concern::Conflicted,
         Reason::RouteConflict,
         "spec.match",
-        format!("MailRoute {} is older and already has these {what}: {shown}", owner.id),
+        format!(
+            "MailRoute {} comes first (it is older, or first by name) and has these {what}: {shown}",
+            owner.id
+        ),
         "remove them from one of the two; all other users of this route are served",
     )
 }
