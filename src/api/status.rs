@@ -72,7 +72,7 @@ pub struct MailRouteStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_000_000_000))]
     pub users: Option<u32>,
-    /// With `state: Held`: the open sessions of its users, and their logins under way, in all replicas.
+    /// With `state: Held`: the open sessions of its users, and their logins that are not decided yet, in all replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_u32))]
     pub sessions: Option<u32>,

@@ -23,7 +23,7 @@ pub struct BindReport {
     /// For listeners where clients have recently tried to log in. Updated when the summary changes significantly, not
     /// for each client.
     pub source_addresses: Arc<BTreeMap<ListenerId, SourceAddresses>>,
-    /// For each held route: the open sessions and the logins under way of its users.
+    /// For each held route: the open sessions of its users, and their logins that are not decided yet.
     pub held: Arc<BTreeMap<RouteId, u64>>,
     /// Resolvers whose name servers do not answer.
     pub silent_resolvers: Arc<Vec<Resolver>>,

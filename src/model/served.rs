@@ -38,7 +38,7 @@ pub struct ServedObject {
     /// Listeners that do not serve this generation; empty if all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
-    /// For a held `MailRoute`: the open sessions and the logins under way of its users. `None` if they are not counted
+    /// For a held `MailRoute`: the open sessions of its users, and their logins that are not decided yet. `None` if they are not counted
     /// yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,

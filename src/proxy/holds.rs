@@ -35,8 +35,8 @@ struct HeldSessions {
 }
 
 impl Holds {
-    /// Ends the sessions that are due. Returns, for each held route of these listeners, the open sessions and the logins
-    /// under way.
+    /// Ends the sessions that are due. Returns, for each held route of these listeners, how many sessions are open, with
+    /// the logins that may still be on their way to a backend.
     pub(crate) fn pass<'a>(
         &mut self,
         listeners: impl Iterator<Item = &'a Arc<ServedListener>>,

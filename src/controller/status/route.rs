@@ -118,7 +118,7 @@ fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<
     conditions
 }
 
-/// Returns the open sessions and the logins under way of a held route's users in this process. `None` if the route is
+/// Returns the open sessions of a held route's users in this process, with their logins that are not decided yet. `None` if the route is
 /// not held, or they are not counted yet.
 pub(super) fn sessions_here(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Option<u64> {
     let route = outcome.route.as_ref().filter(|route| is_held(route))?;
