@@ -130,8 +130,8 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             started,
         };
         let control = options.control_socket.as_deref();
-        let control =
-            control.map(|path| Control::open(path, &observer, &sources.replica.name)).transpose()?;
+        let open = |path| Control::open(path, &observer, &sources.snapshots, &sources.replica.name);
+        let control = control.map(open).transpose()?;
         tokio::spawn(mark_rates(observer));
         let state = admin_state(sources, readiness.clone(), registry, options, &hostname);
         let admin = Admin { listener: admin, state, readiness, reports: report_receiver, control };

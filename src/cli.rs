@@ -16,6 +16,7 @@ pub mod run;
 pub mod sessions;
 pub mod status;
 pub mod table;
+pub mod why;
 pub mod yaml;
 
 #[cfg(test)]
@@ -59,6 +60,8 @@ pub enum Command {
     Sessions(sessions::Sessions),
     /// End sessions of an instance. Exit status 1 if none matches.
     Kick(kick::Kick),
+    /// Explain where a user goes: the MailRoute, the backend and its endpoints.
+    Why(why::Why),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
     /// Write manual pages.
@@ -108,6 +111,7 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Sessions(command) => command.run(),
             Self::Kick(command) => command.run(),
+            Self::Why(command) => command.run(),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
         }

@@ -19,6 +19,7 @@ pub mod snapshot;
 pub mod tickets;
 pub mod tls;
 pub mod view;
+pub mod why;
 
 pub use auth::{Auth, AuthHeader, AuthProof, HeaderText, HttpAuth, RequestPath};
 pub use listener::{Hostname, Listener, ListenerId};

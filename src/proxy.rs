@@ -38,6 +38,7 @@ mod tests;
 mod upstreams;
 mod uses;
 mod verdicts;
+mod why;
 mod worker;
 
 use std::io;
@@ -54,6 +55,7 @@ use crate::model::{BindReport, SharedTicketKeys, Snapshot};
 use metrics::Metrics;
 pub use observer::Observer;
 use supervisor::Supervisor;
+pub use why::why;
 use worker::Workers;
 
 /// Settings of the data plane as a whole; they cannot change while it runs.

@@ -1,4 +1,5 @@
-//! The control socket: HTTP with JSON over a UNIX socket, for `mailgress sessions` and `mailgress kick`.
+//! The control socket: HTTP with JSON over a UNIX socket, for `mailgress sessions`, `mailgress kick` and `mailgress
+//! why`.
 //!
 //! The file's mode decides who may connect, so requests are not authenticated. Logins are visible here, and sessions can
 //! be ended; the admin server does neither.
@@ -25,6 +26,7 @@ use tower_service::Service;
 use tracing::info;
 
 use crate::model::sessions::{Kicked, OpenSession, SessionFilter, SessionList};
+use crate::model::why::{Why, WhyQuery};
 
 use super::reply::{self, Whole};
 use super::stream::Bounded;
@@ -39,6 +41,8 @@ pub struct ControlState {
     pub list: Select<Vec<OpenSession>>,
     /// Tells the selected sessions to end, and returns their number.
     pub kick: Select<usize>,
+    /// Explains where a user goes.
+    pub why: Arc<dyn Fn(&WhyQuery) -> Why + Send + Sync>,
 }
 
 /// Does something with the selected sessions.
@@ -46,7 +50,8 @@ pub type Select<T> = Arc<dyn Fn(&SessionFilter) -> T + Send + Sync>;
 
 /// Serves until `shutdown`. Then requests in progress have `LAST_MOMENT` to finish.
 pub async fn serve(listener: UnixListener, state: ControlState, shutdown: CancellationToken) {
-    let router = Router::new().route(SESSIONS, get(sessions)).route(KICK, post(kick)).with_state(state);
+    let router = Router::new().route(SESSIONS, get(sessions)).route(KICK, post(kick)).route(WHY, get(why));
+    let router = router.with_state(state);
     let (tasks, places) = (TaskTracker::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     loop {
         let accepted = tokio::select! {
@@ -120,6 +125,13 @@ async fn kick(State(state): State<ControlState>, Query(filter): Query<SessionFil
     .await
 }
 
+async fn why(State(state): State<ControlState>, Query(query): Query<WhyQuery>) -> Response {
+    if query.user.is_empty() {
+        return (StatusCode::BAD_REQUEST, "name the user\n").into_response();
+    }
+    made(move || reply::json(&(state.why)(&query))).await
+}
+
 /// Creates an answer outside of the control threads.
 async fn made(make: impl FnOnce() -> Whole + Send + 'static) -> Response {
     let made = tokio::task::spawn_blocking(make).await;
@@ -130,6 +142,8 @@ async fn made(make: impl FnOnce() -> Whole + Send + 'static) -> Response {
 pub const SESSIONS: &str = "/sessions";
 /// The path that ends sessions: `POST`, with a [`SessionFilter`] as the query.
 pub const KICK: &str = "/kick";
+/// The path that explains where a user goes: `GET`, with a [`WhyQuery`] as the query.
+pub const WHY: &str = "/why";
 
 /// Connections at once; further ones wait.
 const MAX_CONNECTIONS: usize = 8;
@@ -166,6 +180,11 @@ mod tests {
                     count.fetch_add(1, Ordering::Relaxed);
                     1
                 }),
+                why: Arc::new(|query| Why {
+                    replica: query.user.clone(),
+                    listeners: Vec::new(),
+                    sessions: Vec::new(),
+                }),
             };
             let shutdown = CancellationToken::new();
             let task = tokio::spawn(serve(listener, state, shutdown.clone()));
@@ -197,10 +216,15 @@ mod tests {
             ("POST /kick?session=x", "400"),
             ("GET /kick?user=a", "405"),
             ("GET /other", "404"),
+            ("GET /why", "400"),
+            ("GET /why?user=", "400"),
+            ("GET /why?user=a&sin=b", "400"),
         ] {
             let answer = served.ask(request).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
         }
+        let why = served.ask("GET /why?user=a%40b&sni=c").await;
+        assert!(why.ends_with(r#"{"replica":"a@b","listeners":[],"sessions":[]}"#), "{why}");
         assert_eq!(served.kicked.load(Ordering::Relaxed), 0);
         let kicked = served.ask("POST /kick?user=a").await;
         assert!(kicked.ends_with(r#"{"replica":"a","ended":1}"#), "{kicked}");

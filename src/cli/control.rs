@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::admin::control::{KICK, SESSIONS};
+use crate::admin::control::{KICK, SESSIONS, WHY};
 use crate::model::sessions::{Kicked, SessionFilter, SessionList};
+use crate::model::why::{Why, WhyQuery};
 
 /// The option for the control socket.
 #[derive(Args, Clone, Debug)]
@@ -32,7 +33,7 @@ impl Socket {
     ///
     /// Fails if no instance answers at the socket.
     pub fn sessions(&self, filter: &SessionFilter) -> anyhow::Result<SessionList> {
-        self.ask(http::Method::GET, SESSIONS, filter)
+        self.ask(http::Method::GET, &target(SESSIONS, filter))
     }
 
     /// Ends the selected sessions.
@@ -41,16 +42,20 @@ impl Socket {
     ///
     /// Fails if no instance answers at the socket.
     pub fn kick(&self, filter: &SessionFilter) -> anyhow::Result<Kicked> {
-        self.ask(http::Method::POST, KICK, filter)
+        self.ask(http::Method::POST, &target(KICK, filter))
     }
 
-    fn ask<T: DeserializeOwned>(
-        &self,
-        method: http::Method,
-        path: &str,
-        filter: &SessionFilter,
-    ) -> anyhow::Result<T> {
-        let asked = async { timeout(TIMEOUT, exchange(&self.path, method, &target(path, filter))).await };
+    /// Asks where a user goes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no instance answers at the socket.
+    pub fn why(&self, query: &WhyQuery) -> anyhow::Result<Why> {
+        self.ask(http::Method::GET, &why_target(query))
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: http::Method, target: &str) -> anyhow::Result<T> {
+        let asked = async { timeout(TIMEOUT, exchange(&self.path, method, target)).await };
         let shown = self.path.display();
         let answer = super::runtime()?.block_on(asked);
         let answer = answer
@@ -64,9 +69,25 @@ impl Socket {
 fn target(path: &str, filter: &SessionFilter) -> String {
     let SessionFilter { user, backend, listener, session } = filter;
     let session = session.map(|session| session.to_string());
+    let fields = [("user", user), ("backend", backend), ("listener", listener), ("session", &session)];
+    with_query(path, fields.map(|(name, value)| (name, value.as_deref())))
+}
+
+fn why_target(query: &WhyQuery) -> String {
+    let WhyQuery { user, recipient, protocol, listener, sni } = query;
+    let fields = [
+        ("user", Some(user.as_str())),
+        ("recipient", recipient.then_some("true")),
+        ("protocol", protocol.as_deref()),
+        ("listener", listener.as_deref()),
+        ("sni", sni.as_deref()),
+    ];
+    with_query(WHY, fields)
+}
+
+fn with_query<const N: usize>(path: &str, fields: [(&str, Option<&str>); N]) -> String {
     let mut query = Serializer::new(String::new());
-    for (name, value) in [("user", user), ("backend", backend), ("listener", listener), ("session", &session)]
-    {
+    for (name, value) in fields {
         if let Some(value) = value {
             query.append_pair(name, value);
         }

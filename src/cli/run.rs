@@ -88,8 +88,9 @@ pub struct Run {
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
     admin_hosts: Vec<String>,
 
-    /// Listen on this UNIX socket for `mailgress sessions` and `mailgress kick`. Only root and the user of the process may
-    /// connect. The directory must exist; a socket that an ended process has left is replaced [default: no socket].
+    /// Listen on this UNIX socket for `mailgress sessions`, `mailgress kick` and `mailgress why`. Only root and the user of
+    /// the process may connect. The directory must exist; a socket that an ended process has left is replaced [default: no
+    /// socket].
     #[arg(long, value_name = "PATH", env = "MAILGRESS_CONTROL_SOCKET")]
     control_socket: Option<PathBuf>,
 

@@ -50,10 +50,7 @@ impl Balancer {
                 };
                 order.sort_by_key(load);
             }
-            LoadBalancing::UserHash => {
-                let login = canonical(login);
-                order.sort_by_cached_key(|address| weight(&identity(backend, address), &login));
-            }
+            LoadBalancing::UserHash => return order_by_hash(backend, login),
         }
         order
     }
@@ -73,6 +70,13 @@ impl Drop for Placement {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Returns all endpoints in the order of [`LoadBalancing::UserHash`].
+pub(super) fn order_by_hash(backend: &Backend, login: &[u8]) -> Vec<BackendAddress> {
+    let (mut order, login) = (backend.endpoints.clone(), canonical(login));
+    order.sort_by_cached_key(|address| weight(&identity(backend, address), &login));
+    order
 }
 
 /// Identifies an endpoint independently of its address: a Pod of a StatefulSet keeps its name when its address changes,

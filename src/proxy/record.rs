@@ -221,7 +221,7 @@ fn is_same_login(one: &str, other: &str) -> bool {
 }
 
 /// Tells whether `named` is the listener, or its object.
-fn is_listener(named: &str, listener: &str) -> bool {
+pub(super) fn is_listener(named: &str, listener: &str) -> bool {
     let rest = listener.strip_prefix(named);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') && named.contains('/'))
 }

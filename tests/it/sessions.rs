@@ -1,4 +1,4 @@
-//! `mailgress sessions` and `mailgress kick`, over the control socket of a running process.
+//! `mailgress sessions`, `mailgress kick` and `mailgress why`, over the control socket of a running process.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +17,7 @@ use crate::support::manifest::{Folder, listener, mail_server, passthrough};
 use crate::support::ports;
 use crate::support::servers::{PASSWORD, new_user, servers};
 use crate::support::talk::{backend_answers, greeted, is_success, log_in};
+use crate::support::wait;
 use crate::support::wire::Wire;
 
 const MOMENT: Duration = Duration::from_secs(10);
@@ -153,6 +154,49 @@ fn the_auth_service_and_the_backend_get_the_id_that_the_log_and_the_list_have() 
     }
     drop(first);
     edge.mailgress.logs(&["backend=", &format!("session={}", ids[0])]);
+}
+
+#[test]
+fn why_tells_the_route_and_the_backend_that_a_login_reaches() {
+    let (own, moved) = (Backend::imap("own"), Backend::imap("moved"));
+    let edge = Edge::start(own.address(), json!({ "auth": passthrough(), "allowedRoutes": [{}] }));
+    let before = edge.says(0, &["why", "al@moved.test"]);
+    assert!(before.contains("route:    none matches"), "{before}");
+    assert!(before.contains(&format!("{}, the listener's own", own.address())), "{before}");
+    edge.folder.write(
+        "route.yaml",
+        &json!({
+            "apiVersion": "mailgress.dev/v1alpha1",
+            "kind": "MailRoute",
+            "metadata": { "name": "moved", "namespace": "mail" },
+            "spec": {
+                "serverRef": { "name": "edge" },
+                "match": { "domains": ["*.test"], "users": ["bob@other.example"] },
+                "backend": { "services": [{ "protocol": "IMAP", "address": moved.address().to_string() }] },
+            },
+        }),
+    );
+    let endpoint = format!("  endpoint: {}\n", moved.address());
+    wait::eventually("the route is served", || {
+        edge.says(0, &["why", "al@moved.test"]).contains(&endpoint).then_some(())
+    });
+    for (user, target, matched) in [
+        ("al@moved.test", &moved, "mail/moved, by the domain *.test"),
+        ("bob@other.example", &moved, "mail/moved, by the user"),
+        ("al@other.example", &own, "none matches"),
+    ] {
+        let _session = edge.log_in(user);
+        let said = edge.says(0, &["why", user, "--protocol", "IMAP"]);
+        assert!(said.contains(&format!("  route:    {matched}\n")), "{said}");
+        assert!(said.contains("\n1 open session on this replica"), "{said}");
+        let reached = edge.sessions(&["--user", user])[0]["backend"].clone();
+        let json = edge.says(0, &["why", user, "--output", "json"]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["listeners"][0]["outcome"]["endpoints"][0]["address"], reached, "{json}");
+        assert_eq!(reached, target.address().to_string());
+    }
+    assert_eq!(edge.says(1, &["why", "al@moved.test", "--recipient"]), "No listener matches.\n");
+    edge.says(2, &["why", ""]);
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! Why a user reaches a backend: the question and the answer of `mailgress why`.
+
+use serde::{Deserialize, Serialize};
+
+use super::sessions::OpenSession;
+
+/// A user, and the listeners that the question is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WhyQuery {
+    /// The login name, or the recipient of mail without a login.
+    pub user: String,
+    /// Whether `user` is a recipient. Then only SMTP listeners are asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recipient: bool,
+    /// Only listeners of this protocol: `imap`, `pop3` or `smtp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Only this listener (`namespace/object/listener`), or those of `namespace/object`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// Only listeners that a client with this server name (SNI) reaches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+}
+
+/// What one replica does with a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    /// The replica's name.
+    pub replica: String,
+    /// The listeners that match the question.
+    pub listeners: Vec<WhyListener>,
+    /// The user's open sessions on this replica.
+    pub sessions: Vec<OpenSession>,
+}
+
+/// What a listener does with a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyListener {
+    /// `mail/example/imaps`, or `mail/example` for a `MailListener`.
+    pub listener: String,
+    /// `imap`, `pop3` or `smtp`.
+    pub protocol: String,
+    /// The listener's socket.
+    pub address: String,
+    /// The user in the form that routes compare, escaped.
+    pub user: String,
+    /// The auth service, which may name another server; `None` if the backend decides about logins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_service: Option<String>,
+    /// The route of the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<WhyRoute>,
+    /// What happens to the user.
+    pub outcome: WhyOutcome,
+}
+
+/// A route, and what of it matched the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyRoute {
+    /// `namespace/name` of the `MailRoute`.
+    pub name: String,
+    /// The matching entry: `the user`, `the domain example.org` or `the domain *.example.org`.
+    pub matched: String,
+}
+
+/// What happens to a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum WhyOutcome {
+    /// The user goes to a backend.
+    Backend(WhyBackend),
+    /// The user's route is held: logins wait.
+    Held,
+    /// The user's route refuses logins.
+    RouteRefused,
+    /// There is neither a route nor a backend of the listener: the login is refused like a wrong password.
+    NoBackend,
+    /// The user may be in a list of this route, which could not be read yet: the login gets a temporary error.
+    Undecided {
+        /// `namespace/name` of the `MailRoute`.
+        route: String,
+    },
+}
+
+/// The backend of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyBackend {
+    /// The backend in the manifest, such as `Service mail/dovecot:143`.
+    pub backend: String,
+    /// Whether this is the listener's own backend.
+    pub is_listeners: bool,
+    /// `RoundRobin`, `LeastSessions` or `UserHash`.
+    pub load_balancing: String,
+    /// The ready endpoints; with `UserHash`, in the order in which they are tried for this user. Otherwise the order says
+    /// nothing.
+    pub endpoints: Vec<WhyEndpoint>,
+}
+
+/// An endpoint of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyEndpoint {
+    /// Its address.
+    pub address: String,
+    /// The name of its Pod, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+}
