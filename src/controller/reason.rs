@@ -63,7 +63,7 @@ pub enum Reason {
     SocketConflict,
     /// `Conflicted`: another listener on the same socket has the same host name.
     HostnameConflict,
-    /// `Conflicted`: an older route has the same domains or users.
+    /// `Conflicted`, `Drained`: an older route has the same domains or users.
     RouteConflict,
     /// `Programmed`: all listeners are bound in this replica.
     Programmed,

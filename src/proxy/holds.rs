@@ -36,10 +36,12 @@ struct HeldSessions {
 
 impl Holds {
     /// Ends the sessions that are due. Returns, for each held route of these listeners, how many sessions are open, with
-    /// the logins that may still be on their way to a backend.
+    /// the logins that may still be on their way to a backend. `ending` is the number of removed listeners that still
+    /// have connections: these have earlier routes, so each of them counts for every held route.
     pub(crate) fn pass<'a>(
         &mut self,
         listeners: impl Iterator<Item = &'a Arc<ServedListener>>,
+        ending: u64,
         sessions: &Sessions,
         now: Instant,
     ) -> BTreeMap<RouteId, u64> {
@@ -53,17 +55,35 @@ impl Holds {
                 has_held = true;
                 let of_route = held.entry(entry.id.clone()).or_default();
                 of_route.spread = spread;
-                of_route.under_way += u64::from(served.routes.are_earlier_in_use());
+                let is_under_way = served.routes.are_earlier_in_use();
+                of_route.under_way = of_route.under_way.saturating_add(u64::from(is_under_way));
             }
             if has_held {
                 with_held.insert(served.listener.id.clone(), routes);
             }
         }
         if !held.is_empty() {
+            for of_route in held.values_mut() {
+                of_route.under_way = of_route.under_way.saturating_add(ending);
+            }
             for session in sessions.all() {
-                let id = held_route(session.record(), &with_held);
-                if let Some(of_route) = id.and_then(|id| held.get_mut(&id)) {
-                    of_route.open.push(session);
+                let Some((routes, routing)) = routing(session.record(), &with_held) else { continue };
+                match routing {
+                    Routing::Route(position, _) => {
+                        let entry = routes.table.entries().get(position);
+                        if let Some(of_route) = entry.and_then(|entry| held.get_mut(&entry.id)) {
+                            of_route.open.push(session);
+                        }
+                    }
+                    // Perhaps a user of one of them.
+                    Routing::Undecided(_) => {
+                        for entry in routes.table.entries() {
+                            if let Some(of_route) = held.get_mut(&entry.id) {
+                                of_route.under_way = of_route.under_way.saturating_add(1);
+                            }
+                        }
+                    }
+                    Routing::Unmatched => {}
                 }
             }
         }
@@ -113,14 +133,15 @@ impl Holds {
 /// The time between two passes.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Returns the held route of a session's user.
-fn held_route(record: &Record, with_held: &HashMap<ListenerId, Arc<Routes>>) -> Option<RouteId> {
+/// Returns the route of a session's user, and the routes of its listener.
+fn routing<'a>(
+    record: &Record,
+    with_held: &'a HashMap<ListenerId, Arc<Routes>>,
+) -> Option<(&'a Routes, Routing<'a>)> {
     let routes = with_held.get(&record.served.as_ref()?.listener.id)?;
     let named: Named = match record.user.as_ref()? {
         SessionUser::Login(name) => routes.rules.of_name(name),
         SessionUser::Recipient(path) => routes.rules.of_recipient(path),
     };
-    let Routing::Route(position, _) = routes.table.find(&named, &routes.rules) else { return None };
-    let entry = routes.table.entries().get(position)?;
-    matches!(entry.state, RouteState::Held { .. }).then(|| entry.id.clone())
+    Some((routes, routes.table.find(&named, &routes.rules)))
 }

@@ -93,6 +93,11 @@ pub(crate) struct Admission {
 }
 
 impl Counters {
+    /// Returns the number of open connections.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Counts a connection before its client is known. Fails if the listener is full.
     pub(crate) fn enter(self: &Arc<Self>, limits: &Limits) -> Result<Admission, LimitReached> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);

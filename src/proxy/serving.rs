@@ -145,6 +145,15 @@ impl ListenerStates {
         self.0.lock().states.get(id).is_some_and(|state| state.ending.is_none())
     }
 
+    /// Returns the number of removed listeners that still have connections.
+    pub(crate) fn ending(&self) -> u64 {
+        let kept = self.0.lock();
+        let has_connections = |id: &&ListenerId| {
+            kept.states.get(*id).is_some_and(|state| state.ending.is_some() && state.counters.open() > 0)
+        };
+        u64::try_from(kept.ending.iter().filter(has_connections).count()).unwrap_or(u64::MAX)
+    }
+
     /// Handles removed and added listeners. The sessions of a removed one end after `drain`, unless it comes back
     /// before. Listeners whose sessions were ended are forgotten.
     pub(crate) fn turn(

@@ -180,7 +180,7 @@ impl Supervisor {
     fn count_held(&mut self) -> bool {
         let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
         let listeners = serving.iter().flat_map(|serving| serving.all());
-        let held = self.holds.pass(listeners, self.workers.sessions(), Instant::now());
+        let held = self.holds.pass(listeners, self.states.ending(), self.workers.sessions(), Instant::now());
         self.reporter.held(held)
     }
 

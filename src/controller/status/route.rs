@@ -41,7 +41,7 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
         addresses: Vec::new(),
         route: Some(RouteDetails {
             sessions: outcome.route.as_ref().filter(|route| is_held(route)).and_then(|_| {
-                sessions(facts, outcome).ok().map(|open| u32::try_from(open).unwrap_or(u32::MAX))
+                counted(facts, outcome).ok().map(|open| u32::try_from(open).unwrap_or(u32::MAX))
             }),
             ..outcome.route.as_ref().map(details).unwrap_or_default()
         }),
@@ -133,7 +133,15 @@ fn is_held(route: &RouteOutcome) -> bool {
 }
 
 /// Returns the sessions of a held route in all replicas, or why they are not known.
-fn sessions(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Result<u64, String> {
+fn sessions(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Result<u64, (Reason, String)> {
+    if outcome.violations.iter().any(|violation| violation.concern == Concern::Conflicted) {
+        let why = "an older route has some of its domains or users, and these are not held; see Conflicted";
+        return Err((Reason::RouteConflict, why.to_owned()));
+    }
+    counted(facts, outcome).map_err(|why| (Reason::Pending, why))
+}
+
+fn counted(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Result<u64, String> {
     if outcome.route.as_ref().is_some_and(|route| route.entry.unread.is_some()) {
         return Err("the users of the route are not known yet; see ResolvedRefs".to_owned());
     }
@@ -158,7 +166,7 @@ fn drained(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Option<
         Ok(open) => {
             (False, Reason::SessionsOpen, format!("{open} sessions of its users are open and will be ended"))
         }
-        Err(why) => (Unknown, Reason::Pending, why),
+        Err((reason, why)) => (Unknown, reason, why),
     };
     Some(stamp.condition("Drained", status, reason, &text))
 }

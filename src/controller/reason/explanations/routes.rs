@@ -1,6 +1,6 @@
 //! What there is to say about `MailRoute`s.
 
-use super::{Explanation, False, Reason, True};
+use super::{Explanation, False, Reason, True, Unknown};
 
 pub(super) const DOMAIN_NOT_ALLOWED: Explanation = Explanation {
     reason: Reason::DomainNotAllowed,
@@ -15,9 +15,9 @@ pub(super) const DOMAIN_NOT_ALLOWED: Explanation = Explanation {
 
 pub(super) const ROUTE_CONFLICT: Explanation = Explanation {
     reason: Reason::RouteConflict,
-    conditions: &[("Conflicted", True)],
+    conditions: &[("Conflicted", True), ("Drained", Unknown)],
     meaning: "An older MailRoute of the same MailServer already has some of the domains or users. They stay with the \
-              older one. The other domains and users of this route are served.",
+              older one, also if this route is held. The other domains and users of this route are served.",
     cause: "Two MailRoutes name the same domain or the same user. The older object wins, then the first one in the \
             order of namespace and name.",
     remedy: "Name each domain and each user in one MailRoute only. The message names the other one.",
