@@ -214,7 +214,8 @@ impl AllowedDomains {
 
 impl RouteEntry {
     /// Tells whether one of its lists has the user.
-    fn has(&self, user: &Hashed<'_>) -> bool {
+    #[must_use]
+    pub fn has(&self, user: &Hashed<'_>) -> bool {
         self.users.iter().any(|list| list.has(user))
     }
 

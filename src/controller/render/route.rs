@@ -80,7 +80,7 @@ impl RouteDrafting<'_> {
     ) -> (Option<RouteDraft>, Vec<Violation>) {
         let attached = match self.attach(key, spec) {
             Ok(attached) => attached,
-            Err(violation) => return (None, vec![violation]),
+            Err(violation) => return (self.kept(spec, &violation), vec![violation]),
         };
         let fields = Arc::new(fields(spec));
         let source = source(key, &fields, &attached.key, allowed_backends(&attached.server));
@@ -121,10 +121,24 @@ impl RouteDrafting<'_> {
         (Some(RouteDraft { server, entry, backends, usable, reach, spec, fields, is_last_good }), violations)
     }
 
+    /// Returns the last rendering if only a mistake in the `MailServer` refuses the route.
+    fn kept(&self, spec: &MailRouteSpec, refusal: &Violation) -> Option<RouteDraft> {
+        let is_same = |last: &&RouteDraft| last.spec.server_ref == spec.server_ref;
+        let last = self.last.filter(is_same).filter(|_| refusal.reason == Reason::Invalid)?;
+        Some(RouteDraft { is_last_good: true, ..last.clone() })
+    }
+
     fn attach(&self, key: &Key, spec: &MailRouteSpec) -> Result<Attached, Violation> {
         let found =
             attach::find(self.objects, self.table, (&key.namespace, &spec.server_ref), self.dependencies);
         let (server_key, server) = found?;
+        if !routing::check_server(&server).is_empty() {
+            return Err(Violation::invalid(
+                "spec.serverRef",
+                format!("MailServer {server_key} has errors in spec.allowedRoutes or spec.routing"),
+                "let its owner correct them",
+            ));
+        }
         let default = [Default::default()];
         let rules = server.allowed_routes.as_deref().unwrap_or(&default);
         let of_namespace = rules.iter().filter(|rule| {
@@ -161,13 +175,18 @@ impl RouteDrafting<'_> {
         let mut is_last_good = false;
         for (index, list) in matches.users_from.iter().flatten().enumerate() {
             let path = format!("spec.match.usersFrom[{index}]");
-            match self.lists.read(scope, &path, list, allowed, references) {
-                lists::Read::List(list) => entry.users.push(list),
-                lists::Read::LastGood(list) => {
-                    is_last_good = true;
-                    entry.users.push(list);
+            let (list, is_last) = match self.lists.read(scope, &path, list, allowed, references) {
+                lists::Read::List(list) => (list, false),
+                lists::Read::LastGood(list) => (list, true),
+                lists::Read::Never => {
+                    entry.unread = Some(allowed.clone());
+                    continue;
                 }
-                lists::Read::Never => entry.unread = Some(allowed.clone()),
+            };
+            is_last_good |= is_last;
+            // A list may be named twice.
+            if !entry.users.iter().any(|known| Arc::ptr_eq(known, &list)) {
+                entry.users.push(list);
             }
         }
         is_last_good
@@ -249,6 +268,7 @@ fn domains(scope: &Scope<'_>, matches: &RouteMatch, allowed: &AllowedDomains) ->
             Some(pattern) if !allowed.allow(&pattern) => {
                 scope.report(not_allowed(scope, &path, &pattern.to_string()))
             }
+            Some(pattern) if domains.contains(&pattern) => {}
             Some(pattern) => domains.push(pattern),
         }
     }

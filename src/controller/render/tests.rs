@@ -1433,6 +1433,57 @@ fn a_list_that_was_never_read_leaves_its_users_undecided_and_keeps_its_last_cont
 }
 
 #[test]
+fn a_list_whose_key_is_missing_was_never_read_and_one_whose_key_goes_keeps_its_content() {
+    let routes = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+        + &imap_route("mail", "moved", "usersFrom: [{name: moved, key: users}]", "address: 'c:1'");
+    let without = routes.clone() + &users("mail", "bob@b").replace("users:", "other:");
+    let mut fixture = Fixture::new();
+    let rendered = fixture.render(&without);
+    assert_eq!(routed(&rendered, "bob@b"), "undecided mail/moved");
+    assert!(said(&rendered, "moved")[0].contains("ConfigMap mail/moved has no key users"));
+    fixture.render(&(routes + &users("mail", "BOMbob@b\n").replace("BOM", "\u{feff}")));
+    assert_eq!(routed(&fixture.render(&without), "bob@b"), "c:1");
+}
+
+#[test]
+fn a_mistake_in_the_allowed_domains_keeps_the_routes_that_are_served() {
+    let yaml = |domain: &str, backend: &str| {
+        let allowed = format!("allowedRoutes: [{{domains: [{domain}]}}]");
+        server(&imap("a", "port: 143, tls: {mode: Disabled}"), &allowed)
+            + &imap_route("mail", "r", "domains: [a.example]", &format!("address: '{backend}'"))
+    };
+    let mut fixture = Fixture::new();
+    assert_eq!(routed(&fixture.render(&yaml("a.example", "b:1")), "me@a.example"), "b:1");
+    let rendered = fixture.render(&yaml("a..example", "c:1"));
+    assert_eq!(routed(&rendered, "me@a.example"), "b:1");
+    assert_eq!(of_object(&rendered, "r").route.as_ref().unwrap().serving, Serving::LastGood);
+    assert!(said(&rendered, "r")[0].contains("MailServer mail/s has errors in spec.allowedRoutes"));
+    assert_eq!(routed(&fixture.render(&yaml("a.example", "c:1")), "me@a.example"), "c:1");
+    assert_eq!(routed(&fixture.render(&yaml("b.example", "c:1")), "me@a.example"), "no routes");
+}
+
+#[test]
+fn a_conflict_over_many_users_names_some_and_their_number() {
+    let list =
+        |name: &str| imap_route("mail", name, "usersFrom: [LIST, LIST]", &format!("address: '{name}:1'"));
+    let list = |name: &str| list(name).replace("LIST", "{name: moved, key: users}");
+    let text: String = (0..1000).map(|number| format!("u{number}@x\n")).collect();
+    let rendered = once(
+        &(server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+            + &list("a")
+            + &list("b")
+            + &imap_route("mail", "c", "users: [u7@x, v@x]", "address: 'c:1'")
+            + &users("mail", &text)),
+    );
+    assert_eq!(routed(&rendered, "u7@x"), "a:1");
+    assert_eq!(said(&rendered, "a"), [""; 0]);
+    let of = |name: &str| said(&rendered, name).concat();
+    assert!(of("b").contains("MailRoute mail/a comes first"), "{}", of("b"));
+    assert!(of("b").contains("these users: u0@x, u1@x, u2@x and 997 more;"), "{}", of("b"));
+    assert!(of("c").contains("these users: u7@x;"), "{}", of("c"));
+}
+
+#[test]
 fn the_older_of_two_routes_has_a_common_user_or_domain() {
     let old = imap_route("mail", "old", "domains: [a.example], users: [u@x]", "address: 'b:1'");
     let old = old.replace("metadata: {", "metadata: {creationTimestamp: '2026-01-01T00:00:00Z', ");

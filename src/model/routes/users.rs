@@ -29,6 +29,12 @@ impl<'a> Hashed<'a> {
     pub fn new(name: &'a [u8]) -> Self {
         Self { name, hash: HASHER.hash_one(name) }
     }
+
+    /// Returns the hash. It differs between processes, and two names may have one hash.
+    #[must_use]
+    pub const fn value(&self) -> u64 {
+        self.hash
+    }
 }
 
 impl UserList {

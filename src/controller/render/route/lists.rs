@@ -108,7 +108,7 @@ impl UserLists {
                 problem,
                 "add it, or correct the name of the key",
             ));
-            return self.last(&id, allowed).map_or_else(|| Read::List(Arc::default()), Read::LastGood);
+            return self.last(&id, allowed).map_or(Read::Never, Read::LastGood);
         }
         match self.last(&id, allowed) {
             Some(last) if is_pending => Read::List(last),
@@ -147,6 +147,8 @@ impl UserLists {
 
 fn parsed(text: &[u8], allowed: &AllowedDomains, source: ListSource) -> Parsed {
     let (mut problems, mut problem_count) = (Vec::new(), 0_usize);
+    // Editors on Windows write a byte order mark.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate();
     let users =
         lines.filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#")).filter_map(|(index, line)| {

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::Key;
 use crate::controller::reason::Reason;
@@ -112,23 +115,19 @@ fn rules(server: &MailServerSpec) -> UserRules {
 /// Returns the domains and users of each route that a stronger one already has.
 fn conflicts(entries: &[Arc<RouteEntry>]) -> BTreeMap<Key, Vec<Violation>> {
     let mut domains: BTreeMap<&DomainPattern, &Arc<RouteEntry>> = BTreeMap::new();
-    let mut conflicts = BTreeMap::new();
+    let (shared, mut conflicts) = (shared_users(entries), BTreeMap::new());
     for (position, entry) in entries.iter().enumerate() {
         let mut found = Vec::new();
         for pattern in &entry.domains {
             match domains.get(pattern) {
-                Some(owner) => found.push((pattern.to_string(), *owner)),
+                Some(owner) => add(&mut found, owner, || pattern.to_string()),
                 None => drop(domains.insert(pattern, entry)),
             }
         }
         let mut of_entry: Vec<Violation> =
-            of_owners(&found).into_iter().map(|(owner, names)| violation("domains", owner, &names)).collect();
-        for owner in entries.iter().take(position) {
-            let shared = shared_users(entry, owner);
-            if !shared.is_empty() {
-                of_entry.push(violation("users", owner, &shared));
-            }
-        }
+            found.iter().map(|(owner, names)| violation("domains", owner, names)).collect();
+        let shared = shared.get(&position).into_iter().flatten();
+        of_entry.extend(shared.map(|(owner, names)| violation("users", owner, names)));
         if !of_entry.is_empty() {
             conflicts.insert(Key::new(&entry.id.namespace, &entry.id.name), of_entry);
         }
@@ -136,37 +135,60 @@ fn conflicts(entries: &[Arc<RouteEntry>]) -> BTreeMap<Key, Vec<Violation>> {
     conflicts
 }
 
-/// Groups entries by the route that has them.
-fn of_owners<'a>(found: &[(String, &'a Arc<RouteEntry>)]) -> Vec<(&'a Arc<RouteEntry>, Vec<String>)> {
-    let mut owners: Vec<(&Arc<RouteEntry>, Vec<String>)> = Vec::new();
-    for (name, owner) in found {
-        match owners.iter_mut().find(|(known, _)| Arc::ptr_eq(known, owner)) {
-            Some((_, names)) => names.push(name.clone()),
-            None => owners.push((owner, vec![name.clone()])),
-        }
-    }
-    owners
+/// The entries of a route that a stronger route has: the first ones, and their number.
+#[derive(Default)]
+struct Shared {
+    first: Vec<String>,
+    count: usize,
 }
 
-/// Returns the users that both routes have.
-fn shared_users(entry: &RouteEntry, owner: &RouteEntry) -> Vec<String> {
-    let mut shared = Vec::new();
-    for list in &entry.users {
-        for other in &owner.users {
-            // The shorter list is read, and the longer one has the index.
-            let (read, index) = if list.len() <= other.len() { (list, other) } else { (other, list) };
-            let names = read.names().filter(|name| index.has(&Hashed::new(name)));
-            shared.extend(names.map(|name| String::from_utf8_lossy(name).into_owned()));
+/// Counts one more entry of `owner`.
+fn add<'a>(found: &mut Vec<(&'a RouteEntry, Shared)>, owner: &'a RouteEntry, name: impl FnOnce() -> String) {
+    let position = found.iter().position(|(known, _)| std::ptr::eq(*known, owner));
+    let position = position.unwrap_or_else(|| {
+        found.push((owner, Shared::default()));
+        found.len().saturating_sub(1)
+    });
+    if let Some((_, shared)) = found.get_mut(position) {
+        shared.count = shared.count.saturating_add(1);
+        if shared.first.len() < MAX_SHOWN {
+            shared.first.push(name());
         }
     }
-    shared.sort();
-    shared.dedup();
-    shared
 }
 
-fn violation(what: &str, owner: &RouteEntry, names: &[String]) -> Violation {
-    let mut shown = names.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    let more = names.len().saturating_sub(MAX_SHOWN);
+/// Returns, for each route by its position, the users that a stronger route has. Reads each name once.
+fn shared_users(entries: &[Arc<RouteEntry>]) -> BTreeMap<usize, Vec<(&RouteEntry, Shared)>> {
+    let mut all = BTreeMap::new();
+    if entries.iter().filter(|entry| entry.user_count() > 0).count() < 2 {
+        return all;
+    }
+    // The hash of each name, with the first route that has it.
+    let mut owners: HashTable<(u64, usize)> = HashTable::new();
+    for (position, entry) in entries.iter().enumerate() {
+        let mut found = Vec::new();
+        for name in entry.users.iter().flat_map(|list| list.names()) {
+            let hashed = Hashed::new(name);
+            let hash = hashed.value();
+            match owners.entry(hash, |known| known.0 == hash, |known| known.0) {
+                Entry::Vacant(vacant) => drop(vacant.insert((hash, position))),
+                Entry::Occupied(known) => {
+                    // Two names may have one hash.
+                    let owner = entries.get(known.get().1).filter(|owner| owner.has(&hashed));
+                    if let Some(owner) = owner.filter(|owner| !Arc::ptr_eq(owner, entry)) {
+                        add(&mut found, owner, || String::from_utf8_lossy(name).into_owned());
+                    }
+                }
+            }
+        }
+        all.insert(position, found);
+    }
+    all
+}
+
+fn violation(what: &str, owner: &RouteEntry, names: &Shared) -> Violation {
+    let mut shown = names.first.join(", ");
+    let more = names.count.saturating_sub(names.first.len());
     if more > 0 {
         shown.push_str(&format!(" and {more} more"));
     }
