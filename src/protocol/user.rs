@@ -14,7 +14,7 @@ use super::sasl::{self, Mechanism};
 /// A user: `local@domain`, or a local part alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct User {
-    /// Both parts, with `@` between them.
+    /// Both parts, with `@` between them; or the local part alone, see [`User::of_local`].
     address: Vec<u8>,
     /// The length of the local part if a domain follows.
     local: Option<usize>,
@@ -33,10 +33,12 @@ impl User {
         }
     }
 
-    /// Creates a user without a domain.
+    /// Creates a user without a domain. If the local part contains `@`, another one follows it, because the text would
+    /// otherwise be that of a user with a domain.
     #[must_use]
     pub fn of_local(local: &[u8]) -> Self {
-        Self { address: local.to_vec(), local: None }
+        let end: &[u8] = if local.contains(&b'@') { b"@" } else { b"" };
+        Self { address: [local, end].concat(), local: None }
     }
 
     fn of(local: &[u8], domain: &[u8]) -> Self {
@@ -53,7 +55,10 @@ impl User {
     /// Returns the local part.
     #[must_use]
     pub fn local(&self) -> &[u8] {
-        self.local.and_then(|local| self.address.get(..local)).unwrap_or(&self.address)
+        match self.local {
+            Some(local) => self.address.get(..local).unwrap_or_default(),
+            None => self.address.strip_suffix(b"@").unwrap_or(&self.address),
+        }
     }
 
     /// Returns the domain in the form of [`ascii_domain`].
@@ -135,7 +140,7 @@ impl UserRules {
 
     fn with_domain(&self, user: User) -> User {
         match &self.default_domain {
-            Some(domain) if user.local.is_none() => User::of(&user.address, domain.as_bytes()),
+            Some(domain) if user.local.is_none() => User::of(user.local(), domain.as_bytes()),
             _ => user,
         }
     }
@@ -242,6 +247,7 @@ mod tests {
             ("", "\"b\\ob\"@a", "bob@a"),
             ("", "bob@", "bob"),
             ("", "*admin", "*admin"),
+            ("", "bob@a@", "bob@a@"),
         ] {
             assert_eq!(of_login(&password(authzid, login)), user, "{authzid} {login}");
         }
