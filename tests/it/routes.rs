@@ -1,6 +1,7 @@
 //! `MailRoute`s from a folder: every user reaches the backend of the route, and nobody the backend of somebody else.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -11,7 +12,7 @@ use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::{Backend, WRONG};
 use crate::support::dovecot::Dovecot;
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, http_auth, mail_server, passthrough, with};
+use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, with};
 use crate::support::message::{message, wait_for_mail};
 use crate::support::postfix::Postfix;
 use crate::support::servers::{PASSWORD, new_user, servers};
@@ -291,6 +292,40 @@ fn a_relayed_exchange_is_routed_by_its_first_message_which_the_client_is_asked_f
 }
 
 #[test]
+fn an_exchange_that_hides_its_user_is_not_relayed() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let memory = Arc::clone(&heard);
+    let own = Backend::imap_heard("own", move |line| memory.lock().unwrap().push(line.to_owned()));
+    let org = Backend::imap("org");
+    let at = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let folder = Folder::new();
+    folder.write(
+        "server.yaml",
+        &mail_server(&json!({
+            "auth": passthrough(), "imap": { "authMethods": ["PLAIN", "OAUTHBEARER", "XOAUTH2"] },
+            "listeners": [listener("imap", "IMAP", "Disabled", at.port(), own.address())],
+        })),
+    );
+    let matches = json!({ "domains": ["a.example"] });
+    folder.write("org.yaml", &route("org", &matches, &[("IMAP", org.address())]));
+    let _mailgress = Mailgress::start(&folder);
+    for (mechanism, message) in [
+        ("OAUTHBEARER", "n,,\x01auth=Bearer t\x01\x01"),
+        ("OAUTHBEARER", "n,a=bob=40a.example,\x01auth=Bearer t\x01\x01"),
+        ("OAUTHBEARER", "n,a=bob@a.example,\x01auth=Bearer t\x01auth=Bearer t\x01\x01"),
+        ("XOAUTH2", "auth=Bearer t\x01user=bob@a.example\x01\x01"),
+    ] {
+        let mut wire = greeted(at).unwrap();
+        let command = format!("a AUTHENTICATE {mechanism} {}", STANDARD.encode(message));
+        let answer = wire.ask(&command).unwrap();
+        assert!(answer.starts_with("a NO [AUTHENTICATIONFAILED]"), "{message:?}: {answer}");
+    }
+    assert_eq!(*heard.lock().unwrap(), [""; 0], "the listener's own backend gets no token");
+    let mut wire = greeted(at).unwrap();
+    assert_eq!(log_in(&mut wire, "IMAP", "bob@b.example", "secret").unwrap(), "a OK own");
+}
+
+#[test]
 fn mail_without_a_login_goes_to_the_backend_of_its_first_recipient() {
     let (one, two) = (Backend::smtp_answering_rcpt("250 one"), Backend::smtp_answering_rcpt("250 two"));
     let routes = [
@@ -452,6 +487,46 @@ fn open_sessions_of_a_held_route_end_and_it_is_drained_when_none_is_left() {
     site.apply(&route("wave", &matches, &addresses(&new)));
     assert_eq!(site.condition("wave", "Drained"), Value::Null);
     assert!(site.log_in("IMAP", "bob@example.org", "secret").ends_with("new"));
+}
+
+#[test]
+fn a_route_with_users_of_an_older_one_is_not_drained() {
+    let org = scripted("org");
+    let matches = json!({ "users": ["bob@example.org"] });
+    let site = Site::start(&json!({}), &[route("a-first", &matches, &addresses(&org))]);
+    let mut bob = greeted(site.of("IMAP")).unwrap();
+    assert_eq!(log_in(&mut bob, "IMAP", "bob@example.org", "secret").unwrap(), "a OK org");
+    let held = json!({ "spec": { "state": "Held", "spread": "0s" } });
+    site.folder.write("wave.yaml", &with(route("wave", &matches, &addresses(&org)), &held));
+    wait::eventually("the conflict is told", || {
+        (site.condition("wave", "Drained")["reason"] == "RouteConflict").then_some(())
+    });
+    assert_eq!(site.condition("wave", "Drained")["status"], "Unknown");
+    assert!(backend_answers(&mut bob, "IMAP").unwrap());
+}
+
+#[test]
+fn sessions_of_a_removed_listener_count_for_held_routes() {
+    let org = scripted("org");
+    let org = route("org", &json!({ "domains": ["example.org"] }), &addresses(&org));
+    let site = Site::start(&json!({}), std::slice::from_ref(&org));
+    let mut bob = greeted(site.of("IMAP")).unwrap();
+    assert_eq!(log_in(&mut bob, "IMAP", "bob@example.org", "secret").unwrap(), "a OK org");
+    let text = std::fs::read_to_string(site.folder.path().join("server.yaml")).unwrap();
+    let mut server: Value = serde_yaml::from_str(&text).unwrap();
+    let listeners = server["spec"]["listeners"].as_array_mut().unwrap();
+    listeners.retain(|listener| listener["protocol"] != "IMAP");
+    site.folder.replace("server.yaml", &server);
+    site.mailgress.logs(&["stopped listening"]);
+    site.folder.replace("org.yaml", &with(org, &json!({ "spec": { "state": "Held", "spread": "0s" } })));
+    wait::eventually("the session counts", || {
+        (site.condition("org", "Drained")["reason"] == "SessionsOpen").then_some(())
+    });
+    assert!(backend_answers(&mut bob, "IMAP").unwrap());
+    drop(bob);
+    wait::eventually("the route is drained", || {
+        (site.condition("org", "Drained")["status"] == "True").then_some(())
+    });
 }
 
 #[test]

@@ -100,6 +100,9 @@ impl Session {
             let (upstream, routes) = (Arc::clone(&self.served.upstream), self.served.routes.load());
             return Routed::To(Place { backend, upstream, reach, is_named_by_service: true, routes });
         }
+        if self.has_routes() && hides_its_user(request, login) {
+            return Routed::Nowhere;
+        }
         self.routed(|rules| match (request, login) {
             (LoginRequest::Anonymous, _) => Some(rules.of_recipient(pending.envelope().recipient())),
             (_, Some(login)) => Some(rules.of_name(login)),
@@ -247,6 +250,13 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
     let routes = Arc::clone(served);
     Some(Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }))
+}
+
+/// Tells whether a message that is relayed to the backend cannot be read here. The backend may find another user in it
+/// than the routes would. (CRAM-MD5 has no message before the backend's challenge.)
+fn hides_its_user(request: &LoginRequest, login: Option<&[u8]>) -> bool {
+    let LoginRequest::Relayed { mechanism, initial_response: Some(_) } = request else { return false };
+    login.is_none() && *mechanism != Mechanism::CramMd5 && name_of(request).is_none()
 }
 
 /// Returns the user for the list of sessions. `login` is the name that the auth service has given.
