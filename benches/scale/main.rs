@@ -32,8 +32,9 @@ fn main() {
     if data_plane::is_asked() {
         return;
     }
+    routes::run();
     println!(
-        "{:>8} {:>7} {:>13} {:>13} {:>10} {:>10} {:>10} {:>10} {:>9}",
+        "\n{:>8} {:>7} {:>13} {:>13} {:>10} {:>10} {:>10} {:>10} {:>9}",
         "servers", "ports", "first render", "first status", "spec", "endpoints", "Secret", "status", "memory"
     );
     for ports in [Ports::Shared, Ports::Own] {
@@ -52,7 +53,6 @@ fn main() {
             );
         }
     }
-    routes::run();
     data_plane::run();
 }
 
