@@ -125,7 +125,8 @@ impl World {
 
     fn step(&mut self, (kind, a, b): Step) {
         match kind {
-            0..=19 => self.login(a, b % USERS),
+            0..=9 => self.login(a, b % USERS),
+            10..=19 => self.login_everywhere(b % USERS),
             20..=22 => self.retry(a),
             23..=26 => self.end_session(a, b),
             27..=32 => self.end_told(a, b),
@@ -134,7 +135,8 @@ impl World {
             49 => drop(self.answers.remove(&self.pair(a, b))),
             50..=55 => self.see_endpoints(a, b),
             56..=58 => self.see_list(a, b),
-            59..=64 => self.change_endpoint(a, b),
+            59..=62 => self.change_endpoint(a, b),
+            63..=64 => self.flap(a, b),
             65 => self.crash(a),
             66..=68 => self.start(a),
             69 => self.drain(a),
@@ -173,6 +175,32 @@ impl World {
     fn login(&mut self, choice: u16, user: u16) {
         let arrived = self.now;
         self.decide(choice, user, arrived);
+    }
+
+    fn login_everywhere(&mut self, user: u16) {
+        let pods = u16::try_from(self.pods.len()).unwrap();
+        (0..pods).for_each(|choice| self.login(choice, user));
+    }
+
+    /// An endpoint changes and changes back while nobody is logged in at two replicas. One of them sees both changes, and
+    /// its report from between them reaches the other one late.
+    fn flap(&mut self, a: u16, b: u16) {
+        for choice in [a, b] {
+            (0..20).for_each(|_| self.end_session(choice, 0));
+        }
+        self.pass(2);
+        let before = self.endpoints.last().unwrap().clone();
+        self.change_endpoint(a / 4, b / 4);
+        for choice in [a, b] {
+            self.see_endpoints(choice, 3);
+        }
+        self.answer(a, b);
+        self.endpoints.push(before);
+        self.see_endpoints(b, 3);
+        self.deliver(a, b);
+        for (user, choice) in (0..USERS).flat_map(|user| [(user, a), (user, b)]) {
+            self.login(choice, user);
+        }
     }
 
     fn retry(&mut self, choice: u16) {
@@ -238,6 +266,9 @@ impl World {
         let Some(process) = self.process(choice) else { return };
         if !session.is_released {
             process.machine.release(&group(), &name_of(session.user), session.number, now);
+        }
+        if self.defect == Defect::NotSettled {
+            self.advance(choice);
         }
         let until = now + SETTLE - Duration::from_millis(1);
         let endpoint = session.endpoint.clone();
