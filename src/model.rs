@@ -6,6 +6,7 @@
 
 pub mod auth;
 pub mod clock;
+pub mod exclusive;
 pub mod listener;
 pub mod metric;
 pub mod names;

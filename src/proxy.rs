@@ -13,6 +13,7 @@ mod bans;
 mod certificates;
 mod connection;
 mod end;
+pub mod exclusive;
 mod guess;
 mod health;
 mod holds;

@@ -98,7 +98,7 @@ fn canonical(login: &[u8]) -> Vec<u8> {
 /// users.
 ///
 /// `SipHash-2-4` with an all-zero key over the endpoint, a NUL and the login, so that all replicas and releases agree.
-fn weight(identity: &str, login: &[u8]) -> u64 {
+pub(crate) fn weight(identity: &str, login: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new();
     hasher.write(identity.as_bytes());
     hasher.write(&[0]);
