@@ -109,6 +109,8 @@ impl Route {
         let socket = target.connect().await.map_err(|error| {
             if has_no_descriptor(&error) { End::Descriptors } else { End::Connect(error.to_string()) }
         })?;
+        // The client decides how many writes follow each other.
+        socket.set_nodelay();
         let takes_introductions = self.current.reach.introduces(target.address());
         let connection = self.open(socket, address, takes_introductions).await?;
         Ok(Reached { connection, takes_introductions })
