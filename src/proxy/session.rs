@@ -12,6 +12,7 @@ mod attempt;
 mod client;
 mod decision;
 mod dialogue;
+mod goodbye;
 mod login;
 mod open;
 mod proxied;
