@@ -29,13 +29,13 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::Name;
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use crate::model::reach::NotAllowed;
 use crate::model::{Reach, Resolver};
-use crate::net::{BackendAddress, Socket, is_ours};
+use crate::net::{BackendAddress, Socket, connect_tcp, is_ours};
 
 use client::{Client, Pointer};
 use failures::{Answers, Question};
@@ -71,17 +71,15 @@ pub enum Target {
 }
 
 impl Target {
-    /// Connects, without Nagle's algorithm.
+    /// Connects, with Nagle's algorithm: call [`Socket::set_nodelay`] unless an answer follows every write.
     ///
     /// # Errors
     /// The socket's error.
     pub async fn connect(&self) -> io::Result<Socket> {
-        let socket = match self {
-            Self::Tcp(address) => Socket::Tcp(TcpStream::connect(address).await?),
+        Ok(match self {
+            Self::Tcp(address) => Socket::Tcp(connect_tcp(*address).await?),
             Self::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
-        };
-        socket.set_nodelay();
-        Ok(socket)
+        })
     }
 
     /// Returns the address; `None` for a UNIX socket.

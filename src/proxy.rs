@@ -12,6 +12,7 @@ mod balance;
 mod bans;
 mod certificates;
 mod connection;
+mod deadline;
 mod end;
 pub mod exclusive;
 mod guess;

@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -87,6 +87,16 @@ impl Socket {
             Err(Errno::AGAIN) => Arrived::Nothing,
             Ok((0, _)) | Err(_) => Arrived::End,
             Ok(_) => Arrived::Bytes,
+        }
+    }
+
+    /// Tells whether the event queue has reported bytes or an end that were not read, without asking the kernel.
+    #[must_use]
+    pub fn has_read_event(&self) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_ready(),
+            Self::Unix(stream) => stream.poll_read_ready(cx).is_ready(),
         }
     }
 

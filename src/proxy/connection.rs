@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     /// Bytes that were received and not yet consumed.
     pub(crate) input: Input,
     ended: bool,
+    /// The last read took all that the kernel had.
+    is_drained: bool,
     /// A reply was not sent completely.
     is_mid_reply: bool,
 }
@@ -34,12 +36,18 @@ pub(crate) struct Connection {
 impl Connection {
     /// Creates a connection to a client whose input holds at most `limit` bytes.
     pub(crate) fn new(stream: Stream, limit: usize) -> Self {
-        Self { stream, input: Input::new(limit), ended: false, is_mid_reply: false }
+        Self { stream, input: Input::new(limit), ended: false, is_drained: false, is_mid_reply: false }
     }
 
     /// Creates a connection to a backend. Its input records which bytes arrived before a command was sent.
     pub(crate) fn to_backend(stream: Stream) -> Self {
-        Self { stream, input: Input::of_replies(BACKEND_BUFFER), ended: false, is_mid_reply: false }
+        Self {
+            stream,
+            input: Input::of_replies(BACKEND_BUFFER),
+            ended: false,
+            is_drained: false,
+            is_mid_reply: false,
+        }
     }
 
     /// Converts a cleartext connection for a TLS handshake. Bytes that were received and not consumed are refused.
@@ -77,6 +85,11 @@ impl Connection {
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
+    /// Tells whether the last read took all that the kernel had. The answer is valid until the next wait.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
     /// Reads what has already arrived, without waiting, and returns the number of bytes. The next read reports an end
     /// or an error.
     pub(crate) async fn fill_at_once(&mut self) -> usize {
@@ -104,6 +117,7 @@ impl Connection {
                 Err(error) => return Poll::Ready(Err(error)),
             };
             self.ended = read == 0;
+            self.is_drained = read < room && matches!(self.stream, Stream::Plain(_));
             let appended = self.input.append(buffer.filled()).map_err(io::Error::other);
             buffer.filled_mut().zeroize();
             Poll::Ready(appended.map(|()| read))

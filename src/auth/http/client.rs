@@ -12,7 +12,6 @@ use crate::model::{HttpAuth, Resolver};
 use crate::protocol::LoginRequest;
 use crate::secret::Secret;
 
-use super::connect::Silence;
 use super::exchange::{After, Answered, Failure, exchange};
 use super::quota::Quota;
 use super::reply::{self, Reply, ReplyError};
@@ -174,7 +173,7 @@ impl Asked<'_> {
         }
         let connecting = self.service.connector.connect(&target).await;
         let mut fresh = connecting.map_err(|error| self.unreachable(innermost(&error)))?;
-        if fresh.silence() == Silence::Broken {
+        if fresh.is_early() {
             return Err(self.broken(&Failure::Early));
         }
         // Otherwise the end of the answer does not matter.

@@ -54,13 +54,15 @@ impl Connector {
         let plain = connecting.await.unwrap_or_else(|_| Err(late("no connection")))?;
         let securing = timeout_at(deadline, self.secure(plain));
         let stream = securing.await.unwrap_or_else(|_| Err(late("the TLS handshake did not end")))?;
-        Ok(Connection { stream, _share: share })
+        Ok(Connection { stream, is_drained: false, _share: share })
     }
 
     async fn secure(&self, plain: Socket) -> io::Result<Either<Socket, Box<TlsStream<Socket>>>> {
         Ok(match &self.tls {
             None => Either::Left(plain),
             Some((connector, name)) => {
+                // A request is one write, but with TLS it can follow the end of the handshake.
+                plain.set_nodelay();
                 let connecting = connector.connect(name.clone(), plain).await;
                 let stream = connecting.map_err(|error| {
                     io::Error::other(format!("it {}", HandshakeFailure::from(error).of_auth_service()))
@@ -78,6 +80,8 @@ fn late(what: &str) -> io::Error {
 /// A connection to one endpoint.
 pub(super) struct Connection {
     stream: Either<Socket, Box<TlsStream<Socket>>>,
+    /// The last read took all that the kernel had.
+    is_drained: bool,
     // Declared after the stream, so that it is dropped after the stream was closed.
     _share: Share,
 }
@@ -112,7 +116,25 @@ impl Connection {
             // The answer may contain a password.
             secret::grow(received, received.len().saturating_mul(2).max(MIN_ROOM));
         }
-        self.stream.read_buf(&mut **received).await
+        let read = self.stream.read_buf(&mut **received).await;
+        self.is_drained = matches!(self.stream, Either::Left(_)) && received.len() < received.capacity();
+        read
+    }
+
+    /// Checks for bytes on a new connection before its first request. The event that ended the connect tells of bytes
+    /// too, so the kernel is asked only if there are some.
+    pub(super) fn is_early(&mut self) -> bool {
+        let has_event = match &self.stream {
+            Either::Left(plain) => plain.has_read_event(),
+            Either::Right(_) => true,
+        };
+        has_event && self.silence() == Silence::Broken
+    }
+
+    /// Checks for bytes behind an answer, right after [`Self::read`]. If the kernel had no more then, it is not asked
+    /// again: [`Self::silence`] does this before the connection is used.
+    pub(super) fn silence_behind(&mut self) -> Silence {
+        if self.is_drained { Silence::Kept } else { self.silence() }
     }
 
     /// Checks for bytes without waiting.
@@ -200,5 +222,35 @@ mod tests {
         drop(service);
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
         assert_eq!(connection.silence(), Silence::Ended);
+    }
+
+    #[tokio::test]
+    async fn bytes_before_the_first_request_are_early() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let mut connection = Connector { tls: None, quota: Quota::new(1) }.connect(&target).await.unwrap();
+        assert!(!connection.is_early());
+        let (mut service, _) = listener.accept().unwrap();
+        service.write_all(b"220 ready\r\n").unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !connection.is_early() && std::time::Instant::now() < deadline {
+            tokio::task::yield_now().await;
+        }
+        assert!(connection.is_early());
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_an_answer_that_fills_the_buffer_are_found_in_the_kernel() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(listener.local_addr().unwrap());
+        let mut connection = Connector { tls: None, quota: Quota::new(1) }.connect(&target).await.unwrap();
+        let (mut service, _) = listener.accept().unwrap();
+        service.write_all(b"answer!").unwrap();
+        let mut received = Zeroizing::new(Vec::with_capacity(6));
+        connection.read(&mut received).await.unwrap();
+        assert_eq!((received.len(), connection.silence_behind()), (6, Silence::Broken));
+        let mut received = Zeroizing::new(Vec::with_capacity(6));
+        connection.read(&mut received).await.unwrap();
+        assert_eq!((received.len(), connection.silence_behind()), (1, Silence::Kept));
     }
 }

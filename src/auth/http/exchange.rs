@@ -95,7 +95,7 @@ async fn finish(mut connection: Connection, head: &Head, mut received: Zeroizing
         }
     };
     let Ok(Some(end)) = tokio::time::timeout(BODY_TIME, rest).await else { return After::Closed };
-    match connection.silence() {
+    match connection.silence_behind() {
         _ if received.len() > end => After::Broken,
         Silence::Kept => After::Kept(connection),
         Silence::Ended => After::Closed,

@@ -31,12 +31,20 @@ pub(super) struct Template {
     pub(super) pass_client_certificate: bool,
 }
 
-/// Initial capacity, in bytes; enough for most requests. A larger one would cost time, because all of it is wiped.
-const ROOM: usize = 512;
+/// Bytes of the lines of most requests, without the variable parts that [`room`] adds.
+const ROOM: usize = 192;
+
+/// Returns the initial capacity, in bytes; enough for most requests. A larger one would cost time, because all of it is
+/// wiped.
+fn room(template: &Template, request: &LoginRequest) -> usize {
+    let parts =
+        [template.path.as_str().len(), template.host.len(), request.login().len(), password(request).len()];
+    parts.into_iter().fold(ROOM, usize::saturating_add)
+}
 
 /// Builds the request. It is secret, because it contains the password.
 pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
-    let mut lines = Lines(Zeroizing::new(Vec::with_capacity(ROOM)));
+    let mut lines = Lines(Zeroizing::new(Vec::with_capacity(room(template, request.request))));
     for part in [b"GET ", template.path.as_str().as_bytes(), b" HTTP/1.1\r\n"] {
         lines.append(part);
     }

@@ -18,8 +18,10 @@ use crate::protocol::{Frontend, Protocol, StartTlsOffer};
 use crate::tls::ClientCertificate;
 
 use super::attempt::Attempted;
+use super::goodbye::Goodbye;
 use super::proxied::FirstBytes;
 use crate::proxy::connection::Connection;
+use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
 use crate::proxy::limits::{Admission, CountedAs, LimitReached};
 use crate::proxy::metrics::{OpenSession, TlsLabel};
@@ -52,7 +54,9 @@ pub(super) struct Session {
     /// Counts the session while it lasts.
     pub(super) counted: Counted,
     /// The end of `timeouts.client`.
-    pub(super) deadline: Instant,
+    pub(super) deadline: Deadline,
+    /// The end of the listener's drain.
+    pub(super) goodbye: Goodbye,
 }
 
 /// The addresses of a connection, with those of a trusted PROXY header.
@@ -186,7 +190,8 @@ impl Session {
         ends: Ends,
         counted: Counted,
     ) -> Self {
-        let deadline = Instant::now() + served.listener.timeouts.client;
+        let deadline = Deadline::new(Instant::now() + served.listener.timeouts.client);
+        let goodbye = Goodbye::new(&served.goodbye);
         Self {
             connection,
             served,
@@ -200,6 +205,7 @@ impl Session {
             serving,
             counted,
             deadline,
+            goodbye,
         }
     }
 
@@ -216,28 +222,33 @@ impl Session {
 
     /// Restarts `timeouts.client`: with the greeting, and after a refused login.
     pub(super) fn start_deadline(&mut self) {
-        self.deadline = Instant::now() + self.served.listener.timeouts.client;
+        self.deadline.set(Instant::now() + self.served.listener.timeouts.client);
     }
 
     /// Writes replies within the deadline.
     pub(super) async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
-        match timeout_at(self.deadline, self.connection.send(out)).await {
-            Err(_) => Err(End::ClientTimeout),
-            Ok(sent) => sent.map_err(|_| End::ClientGone),
+        match self.deadline.bound(self.connection.send(out)).await {
+            None => Err(End::ClientTimeout),
+            Some(sent) => sent.map_err(|_| End::ClientGone),
         }
     }
 
     /// Reads from the client within the deadline, unless a drain ends before.
     pub(super) async fn read(&mut self) -> Result<(), End> {
+        // A client that always has sent something must not delay the end of the drain.
+        if self.goodbye.is_said() {
+            return Err(End::Drained);
+        }
         let held = self.connection.input.len();
         let read = tokio::select! {
-            read = timeout_at(self.deadline, self.connection.fill()) => read,
-            () = self.served.goodbye.cancelled() => return Err(End::Drained),
+            biased;
+            read = self.connection.fill() => read,
+            () = self.goodbye.said() => return Err(End::Drained),
+            () = self.deadline.passed() => return Err(End::ClientTimeout),
         };
         match read {
-            Err(_) => Err(End::ClientTimeout),
-            Ok(Ok(0) | Err(_)) => Err(End::ClientGone),
-            Ok(Ok(_)) => self.refuse_header(held),
+            Ok(0) | Err(_) => Err(End::ClientGone),
+            Ok(_) => self.refuse_header(held),
         }
     }
 
@@ -276,7 +287,7 @@ impl Session {
             biased;
             done = work => Ok(done),
             () = self.connection.disconnected(), if needs_client => Err(End::ClientGone),
-            () = self.served.goodbye.cancelled() => Err(End::Drained),
+            () = self.goodbye.said() => Err(End::Drained),
         }
     }
 

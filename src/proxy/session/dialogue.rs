@@ -11,6 +11,7 @@ use crate::protocol::{Backend, BackendError, Protocol};
 use crate::tls::HandshakeError;
 
 use crate::proxy::connection::Connection;
+use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
 use crate::proxy::route::Route;
 
@@ -22,19 +23,28 @@ pub(super) struct Dialogue<'a> {
     /// Bytes that the state machine wants to send.
     pub(super) out: Vec<u8>,
     began: Instant,
-    deadline: Instant,
+    /// The end of the login.
+    deadline: Deadline,
     /// `timeouts.connect`.
     patience: Duration,
     /// Whether a PROXY header was sent.
     behind_header: bool,
+    talk: Talk,
+    /// Whether the client chose the password or token, and so its length.
+    has_clients_password: bool,
+}
+
+/// What has been said so far.
+#[derive(Debug, Default)]
+struct Talk {
     /// Whether the backend has sent any byte.
     is_heard: bool,
+    /// Nothing was awaited since the last read, so what it left in the kernel is known.
+    is_fresh: bool,
     /// Number of commands sent.
     asked: usize,
     /// Bytes of the longest of them.
     longest: usize,
-    /// Whether the client chose the password or token, and so its length.
-    has_clients_password: bool,
 }
 
 impl<'a> Dialogue<'a> {
@@ -53,12 +63,10 @@ impl<'a> Dialogue<'a> {
             connection,
             out: Vec::new(),
             began: Instant::now(),
-            deadline,
+            deadline: Deadline::new(deadline),
             patience,
             behind_header: takes_introductions && route.has_header(),
-            is_heard: false,
-            asked: 0,
-            longest: 0,
+            talk: Talk::default(),
             has_clients_password,
         }
     }
@@ -66,46 +74,19 @@ impl<'a> Dialogue<'a> {
     /// Sends the pending bytes and reads the backend's reply, within the deadline. If bytes arrived before the command
     /// is sent, the state machine reads them first.
     pub(super) async fn exchange(&mut self) -> Result<(), End> {
-        let within = timeout_at(self.deadline, self.send_and_read()).await;
-        match within {
-            Ok(Err(End::BackendGone)) => Err(self.explain(End::BackendGone)),
-            Ok(exchanged) => exchanged,
-            Err(_) if !self.is_heard => Err(self.silence(self.patience)),
-            Err(_) => Err(End::BackendTimeout),
-        }
-    }
-
-    async fn send_and_read(&mut self) -> Result<(), End> {
-        let Self { connection, out, .. } = self;
-        if !out.is_empty() {
-            // The command may contain a password, and the early bytes may be an error reply.
-            if connection.fill_at_once().await > 0 {
-                self.is_heard = true;
-                connection.input.note_question();
-                return Ok(());
-            }
-            self.longest = self.longest.max(out.len());
-            connection.send(out).await.map_err(|_| End::BackendGone)?;
-            self.asked = self.asked.saturating_add(1);
-        }
-        match connection.fill().await {
-            Ok(0) if connection.input.is_full() => {
-                Err(End::Backend(BackendError::TooLong { step: "a command" }))
-            }
-            Ok(0) => Err(End::BackendGone),
-            Err(error) => Err(HandshakeError::late(error)
-                .filter(|_| !self.is_heard)
-                .map_or(End::BackendGone, |refused| End::Connect(refused.to_string()))),
-            Ok(_) => {
-                self.is_heard = true;
-                Ok(())
-            }
+        let Self { connection, out, talk, deadline, .. } = self;
+        match deadline.bound(talk.send_and_read(connection, out)).await {
+            Some(Err(End::BackendGone)) => Err(self.explain(End::BackendGone)),
+            Some(exchanged) => exchanged,
+            None if !self.talk.is_heard => Err(self.silence(self.patience)),
+            None => Err(End::BackendTimeout),
         }
     }
 
     /// Does the TLS handshake after the backend's STARTTLS reply.
     pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
-        let handshake = timeout_at(self.deadline, self.route.start_tls(self.connection, self.address));
+        self.talk.is_fresh = false;
+        let handshake = timeout_at(self.deadline.at(), self.route.start_tls(self.connection, self.address));
         self.connection = handshake.await.unwrap_or(Err(End::TlsTimeout(CONNECT_FIELD)))?;
         let backend = agreed.secured(&mut self.out);
         Ok((self, backend))
@@ -113,7 +94,8 @@ impl<'a> Dialogue<'a> {
 
     /// Restarts the deadline: the time that the client takes to answer a challenge is not the backend's.
     pub(super) fn extend_deadline(&mut self) {
-        self.deadline = Instant::now() + self.patience;
+        self.talk.is_fresh = false;
+        self.deadline.set(Instant::now() + self.patience);
     }
 
     /// Checks that a refusal answers the login, and not the PROXY header before it.
@@ -137,16 +119,16 @@ impl<'a> Dialogue<'a> {
 
     /// Tells whether the last reply may be an answer to the PROXY header.
     fn is_in_doubt(&self) -> bool {
-        self.behind_header && self.asked < 2
+        self.behind_header && self.talk.asked < 2
     }
 
     /// Adds the likely cause: the PROXY header, TLS, or the length of the credentials.
     pub(super) fn explain(&self, end: End) -> End {
         match end {
             End::Backend(BackendError::Unavailable { .. } | BackendError::SpeaksTls) => end,
-            End::BackendGone if !self.is_heard => End::BackendMute(self.route.silence()),
-            End::BackendGone if self.has_clients_password && self.longest > LONG_COMMAND => {
-                End::LongLogin { bytes: self.longest }
+            End::BackendGone if !self.talk.is_heard => End::BackendMute(self.route.silence()),
+            End::BackendGone if self.has_clients_password && self.talk.longest > LONG_COMMAND => {
+                End::LongLogin { bytes: self.talk.longest }
             }
             End::Backend(_) | End::BackendGone if self.is_in_doubt() => End::BehindHeader(Box::new(end)),
             end => end,
@@ -158,11 +140,41 @@ impl<'a> Dialogue<'a> {
     pub(super) fn long_silence(&self) -> Option<End> {
         let is_long = self.began.elapsed() >= LONG_SILENCE;
         let waited = Duration::from_secs(self.began.elapsed().as_secs());
-        (is_long && !self.is_heard).then(|| self.silence(waited))
+        (is_long && !self.talk.is_heard).then(|| self.silence(waited))
     }
 
     fn silence(&self, waited: Duration) -> End {
         End::BackendSilent { waited, silence: self.route.silence() }
+    }
+}
+
+impl Talk {
+    async fn send_and_read(&mut self, connection: &mut Connection, out: &mut Vec<u8>) -> Result<(), End> {
+        let has_no_more = std::mem::take(&mut self.is_fresh) && connection.is_drained();
+        if !out.is_empty() {
+            // The command may contain a password, and the early bytes may be an error reply.
+            if !has_no_more && connection.fill_at_once().await > 0 {
+                self.is_heard = true;
+                connection.input.note_question();
+                return Ok(());
+            }
+            self.longest = self.longest.max(out.len());
+            connection.send(out).await.map_err(|_| End::BackendGone)?;
+            self.asked = self.asked.saturating_add(1);
+        }
+        match connection.fill().await {
+            Ok(0) if connection.input.is_full() => {
+                Err(End::Backend(BackendError::TooLong { step: "a command" }))
+            }
+            Ok(0) => Err(End::BackendGone),
+            Err(error) => Err(HandshakeError::late(error)
+                .filter(|_| !self.is_heard)
+                .map_or(End::BackendGone, |refused| End::Connect(refused.to_string()))),
+            Ok(_) => {
+                (self.is_heard, self.is_fresh) = (true, true);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -226,7 +238,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(2999)).await;
         let end = dialogue.long_silence().unwrap();
         assert!(end.to_string().starts_with("the backend said nothing for 6s; "), "{end}");
-        dialogue.is_heard = true;
+        dialogue.talk.is_heard = true;
         assert!(dialogue.long_silence().is_none(), "it is not silent");
     }
 
@@ -264,12 +276,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_while_a_client_answers_a_challenge_is_judged_before_the_answer_is_sent() {
+        let (route, address) = (route(b""), address());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut dialogue = dialogue(&route, &address, ours);
+        theirs.write_all(b"+ Y2hhbGxlbmdl\r\n").await.unwrap();
+        dialogue.exchange().await.unwrap();
+        let challenge = dialogue.connection.input.len();
+        dialogue.connection.input.consume(challenge);
+        theirs.write_all(b"-ERR too late\r\n").await.unwrap();
+        dialogue.extend_deadline();
+        dialogue.out = b"cGFzc3dvcmQ=\r\n".to_vec();
+        dialogue.exchange().await.unwrap();
+        assert!(dialogue.connection.input.is_unasked() && dialogue.out == b"cGFzc3dvcmQ=\r\n");
+    }
+
+    #[tokio::test]
     async fn a_refusal_behind_a_header_counts_when_the_next_answer_is_the_next_commands() {
         let (route, address) = (route(b"PROXY UNKNOWN\r\n"), address());
         for (rest, is_meant) in [(&b"+OK bye\r\n"[..], true), (b"+OK\r\n+OK bye\r\n", false), (b"", false)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let mut dialogue = dialogue(&route, &address, ours);
-            dialogue.asked = 1;
+            dialogue.talk.asked = 1;
             theirs.write_all(rest).await.unwrap();
             theirs.shutdown().await.unwrap();
             let judged = dialogue.judge(Protocol::Pop3, &refusal()).await;
@@ -278,7 +306,7 @@ mod tests {
         }
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut later = dialogue(&route, &address, ours);
-        later.asked = 2;
+        later.talk.asked = 2;
         assert!(later.judge(Protocol::Pop3, &refusal()).await.is_ok(), "PASS was refused");
     }
 }

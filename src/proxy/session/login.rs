@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout_at;
-
 use crate::net::Stream;
 use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
 use super::client::{Counted, Secured, Session, refuse_for_limit};
 use super::decision::Decision;
+use super::goodbye::Goodbye;
 use super::upstream::Accepting;
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
@@ -69,7 +68,7 @@ impl Session {
 
     /// Does STARTTLS. Bytes received in cleartext are refused, and only the proof of this allows the handshake.
     async fn upgrade(self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
-        let Self { connection, served, context, ends, host, serving, counted, deadline, .. } = self;
+        let Self { connection, context, ends, host, serving, counted, mut deadline, mut goodbye, .. } = self;
         let SocketTls::StartTls(acceptor) = &serving.tls else {
             return Err(End::Internal("STARTTLS on a socket without it"));
         };
@@ -78,12 +77,13 @@ impl Session {
             tracing::debug!(client = %ends.client, refused = clear.refused(), "refused data that was sent between STARTTLS and the handshake");
         }
         let accepted = tokio::select! {
-            accepted = timeout_at(deadline, acceptor.accept(clear)) => accepted,
-            () = served.goodbye.cancelled() => return Err(End::Drained),
+            accepted = acceptor.accept(clear) => accepted,
+            () = deadline.passed() => return Err(End::ClientTimeout),
+            () = goodbye.said() => return Err(End::Drained),
         };
-        let Accepted { stream, listener, facts, client, refusal, proof } =
-            accepted.map_err(|_| End::ClientTimeout)??;
+        let Accepted { stream, listener, facts, client, refusal, proof } = accepted?;
         let served = Arc::clone(serving.at(listener)?);
+        let goodbye = Goodbye::new(&served.goodbye);
         record.served = Some(Arc::clone(&served));
         record.tls = TlsLabel::StartTls;
         record.tls_version = facts.version.as_str().into();
@@ -113,6 +113,7 @@ impl Session {
             serving,
             counted,
             deadline,
+            goodbye,
         };
         Ok((session.with_certificate_checked().await?, frontend))
     }
