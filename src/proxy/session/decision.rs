@@ -288,6 +288,7 @@ impl Session {
             BackendError::Unexpected { verbatim, .. }
             | BackendError::Unavailable { verbatim, .. }
             | BackendError::NoEhlo { verbatim, .. }
+            | BackendError::XclientRefused { verbatim, .. }
                 if passes_errors && !verbatim.is_empty() =>
             {
                 Some(verbatim)
