@@ -58,6 +58,8 @@ fn words_behind_a_fence_are_known() {
             assert!(WORDS.contains(&name), "{}: {word}", block.place);
         }
         assert!(LANGUAGES.contains(&block.language.as_str()), "{}: {:?}", block.place, block.language);
+        // The shell itself ends at the first failure in a block of `sh`.
+        assert!(!block.has("fails") || block.language == "console", "{}: use console", block.place);
     }
 }
 
