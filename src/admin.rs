@@ -266,10 +266,19 @@ mod tests {
 
     use prometheus::IntCounter;
     use serde_json::json;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
     use crate::model::served::{ObjectName, Replica, ServedObject};
     use crate::model::view::View;
+
+    /// Sends a request such as `GET /path`. Returns the whole response.
+    pub(super) async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
+        let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
+    }
 
     struct TestServer {
         address: SocketAddr,
@@ -310,12 +319,7 @@ mod tests {
 
         /// Returns the whole response.
         async fn get(&self, path: &str) -> String {
-            let mut stream = TcpStream::connect(self.address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut response = String::new();
-            stream.read_to_string(&mut response).await.unwrap();
-            response
+            ask(TcpStream::connect(self.address).await.unwrap(), &format!("GET {path}")).await
         }
     }
 

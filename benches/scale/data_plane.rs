@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
-use mailgress::controller::render::{Completeness, Environment, Locality, Renderer};
+use mailgress::controller::render::Renderer;
 use mailgress::model::{BindReport, Listener, Listeners, SharedTicketKeys, Snapshot, Socket, SocketState};
 use mailgress::proxy::{Channels, Options, Proxy};
 use mailgress::secret::Secret;
@@ -188,16 +188,8 @@ impl Shape {
             index.set_server(&key("mail"), Some(self.server(number, ports)));
             index.set_secret(&key("tls"), Some(secret(number)));
         }
-        let environment = Environment {
-            class: "mailgress".into(),
-            hostname: "host".into(),
-            now: 1_800_000_000,
-            locality: Locality::default(),
-            trusted_peers: Vec::new(),
-            completeness: Completeness::Whole,
-        };
         let mut renderer = Renderer::default();
-        renderer.render(&mut index, &environment);
+        renderer.render(&mut index, &super::environment());
         (**renderer.snapshot()).clone()
     }
 

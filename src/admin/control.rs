@@ -154,10 +154,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tempfile::TempDir;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::admin::tests::ask;
 
     /// A server that kicks one session for each request.
     struct Served {
@@ -192,12 +192,7 @@ mod tests {
         }
 
         async fn ask(&self, request: &str) -> String {
-            let mut stream = UnixStream::connect(&self.path).await.unwrap();
-            let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            stream.write_all(head.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
-            answer
+            ask(UnixStream::connect(&self.path).await.unwrap(), request).await
         }
     }
 

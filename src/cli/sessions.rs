@@ -116,7 +116,7 @@ fn write(
             client.as_str().into(),
             tls.as_str().into(),
             login.as_str().into(),
-            pod.as_ref().map_or_else(|| backend.clone(), |pod| format!("{backend} ({pod})")).into(),
+            with_pod(backend, pod.as_deref()).into(),
             duration(u64::try_from(age).unwrap_or_default()).into(),
             duration(session.idle_seconds).into(),
             session.to_backend.to_string().into(),
@@ -125,6 +125,11 @@ fn write(
     }
     table.write(out, width)?;
     writeln!(out, "\n{}", counted(list.sessions.len(), "session"))
+}
+
+/// Formats an endpoint with the name of its Pod, if that is known.
+pub(super) fn with_pod(address: &str, pod: Option<&str>) -> String {
+    pod.map_or_else(|| address.to_owned(), |pod| format!("{address} ({pod})"))
 }
 
 /// Formats a duration with its two largest units, as kubectl does: `42s`, `5m12s`, `3h5m`, `2d4h`.

@@ -10,6 +10,7 @@ use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
 use super::control::Socket;
+use super::sessions::with_pod;
 
 /// `mailgress why`.
 #[derive(Args, Debug)]
@@ -131,11 +132,8 @@ fn write_backend(out: &mut impl Write, backend: &WhyBackend) -> io::Result<()> {
     let WhyBackend { backend, is_listeners, load_balancing, endpoints } = backend;
     let owner = if *is_listeners { ", the listener's own" } else { "" };
     writeln!(out, "  backend:  {backend}{owner}")?;
-    let endpoint = |endpoint: &why::WhyEndpoint| match &endpoint.pod {
-        Some(pod) => format!("{} ({pod})", endpoint.address),
-        None => endpoint.address.clone(),
-    };
-    let all: Vec<_> = endpoints.iter().map(endpoint).collect();
+    let all: Vec<_> =
+        endpoints.iter().map(|endpoint| with_pod(&endpoint.address, endpoint.pod.as_deref())).collect();
     match (all.as_slice(), load_balancing.as_str()) {
         ([], _) => writeln!(out, "  endpoint: none is ready"),
         ([only], _) => writeln!(out, "  endpoint: {only}"),

@@ -146,6 +146,56 @@ pub enum Matched<'a> {
     Wildcard(&'a str),
 }
 
+/// What the routes of a listener do with a user.
+#[derive(Clone, Copy, Debug)]
+pub enum Placement<'a> {
+    /// Nothing: there is no route, or it has no backend for this protocol. The listener's own backend is used.
+    Own,
+    /// The user may be in a list of this route, which has never been read.
+    Undecided(&'a RouteEntry),
+    /// The route refuses the user.
+    Refused,
+    /// The route is held.
+    Held {
+        /// The route.
+        entry: &'a RouteEntry,
+        /// How long a login waits.
+        timeout: Duration,
+    },
+    /// The user goes to the backend of the route.
+    To {
+        /// The position of the route in the table.
+        position: usize,
+        /// Its backend.
+        destination: &'a Destination,
+    },
+}
+
+impl Routes {
+    /// Returns the route of a user.
+    #[must_use]
+    pub fn find(&self, named: &Named) -> Routing<'_> {
+        self.table.find(named, &self.rules)
+    }
+
+    /// Returns what happens to a user for whom [`Self::find`] has returned `routing`.
+    #[must_use]
+    pub fn placement<'a>(&'a self, routing: Routing<'a>) -> Placement<'a> {
+        let position = match routing {
+            Routing::Unmatched => return Placement::Own,
+            Routing::Undecided(entry) => return Placement::Undecided(entry),
+            Routing::Route(position, _) => position,
+        };
+        let Some(entry) = self.table.entries().get(position) else { return Placement::Own };
+        match (entry.state, self.destinations.get(position)) {
+            (RouteState::Refused, _) => Placement::Refused,
+            (RouteState::Held { timeout, .. }, _) => Placement::Held { entry, timeout },
+            (RouteState::Active, Some(Some(destination))) => Placement::To { position, destination },
+            (RouteState::Active, Some(None) | None) => Placement::Own,
+        }
+    }
+}
+
 impl DomainPattern {
     /// Parses a domain or wildcard in any spelling. `None` if it is neither.
     #[must_use]

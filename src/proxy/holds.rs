@@ -143,5 +143,5 @@ fn routing<'a>(
         SessionUser::Login(name) => routes.rules.of_name(name),
         SessionUser::Recipient(path) => routes.rules.of_recipient(path),
     };
-    Some((routes, routes.table.find(&named, &routes.rules)))
+    Some((routes, routes.find(&named)))
 }

@@ -1,12 +1,10 @@
-//! Explains where a user goes, for `mailgress why`. Pure: it reads the snapshot and makes the same decisions as
-//! `session/routing.rs`, without a session.
+//! Explains where a user goes, for `mailgress why`. Pure: it reads the snapshot. [`Routes`] decides here
+//! and for logins.
 
-use crate::model::routes::Matched;
+use crate::model::routes::{Matched, Placement};
 use crate::model::settings::LoadBalancing;
 use crate::model::why::{WhyBackend, WhyEndpoint, WhyListener, WhyOutcome, WhyQuery, WhyRoute};
-use crate::model::{
-    Auth, Backend, Listener, RouteEntry, RouteState, Routes, Routing, ServerNames, Snapshot, Socket, Upstream,
-};
+use crate::model::{Auth, Backend, Listener, Routes, Routing, ServerNames, Snapshot, Socket, Upstream};
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::user::Named;
@@ -40,10 +38,9 @@ fn of_listener(socket: &Socket, listener: &Listener, query: &WhyQuery) -> WhyLis
     let user = query.user.as_bytes();
     let rules = listener.routes.as_ref().map(|routes| routes.rules.clone()).unwrap_or_default();
     let named = if query.recipient { rules.of_recipient(user) } else { rules.of_name(user) };
-    let (route, outcome) = match &listener.routes {
-        Some(routes) => of_routes(routes, listener, &named, user),
-        None => (None, own_backend(listener, user)),
-    };
+    let routes = listener.routes.as_ref();
+    let routing = routes.map_or(Routing::Unmatched, |routes| routes.find(&named));
+    let placement = routes.map_or(Placement::Own, |routes| routes.placement(routing));
     WhyListener {
         listener: listener.id.to_string(),
         protocol: socket.protocol.name().to_owned(),
@@ -53,47 +50,31 @@ fn of_listener(socket: &Socket, listener: &Listener, query: &WhyQuery) -> WhyLis
             Auth::Http(service) => Some(service.reference.clone()),
             Auth::Passthrough => None,
         },
-        route,
-        outcome,
+        route: routes.and_then(|routes| route(routes, routing, &named)),
+        outcome: outcome(placement, listener, user),
     }
 }
 
-fn of_routes(
-    routes: &Routes,
-    listener: &Listener,
-    named: &Named,
-    login: &[u8],
-) -> (Option<WhyRoute>, WhyOutcome) {
-    let (position, matched) = match routes.table.find(named, &routes.rules) {
-        Routing::Unmatched => return (None, own_backend(listener, login)),
-        Routing::Undecided(entry) => return (None, WhyOutcome::Undecided { route: entry.id.to_string() }),
-        Routing::Route(position, matched) => (position, matched),
-    };
-    let Some(entry) = routes.table.entries().get(position) else { return (None, WhyOutcome::NoBackend) };
-    let outcome = match (entry.state, routes.destinations.get(position)) {
-        (RouteState::Refused, _) => WhyOutcome::RouteRefused,
-        (RouteState::Held { .. }, _) => WhyOutcome::Held,
-        (RouteState::Active, Some(Some(destination))) => {
-            WhyOutcome::Backend(backend(&destination.backend, &destination.upstream, login, false))
-        }
-        (RouteState::Active, _) => own_backend(listener, login),
-    };
-    (Some(route(entry, matched, named)), outcome)
-}
-
-fn route(entry: &RouteEntry, matched: Matched<'_>, named: &Named) -> WhyRoute {
+fn route(routes: &Routes, routing: Routing<'_>, named: &Named) -> Option<WhyRoute> {
+    let Routing::Route(position, matched) = routing else { return None };
     let matched = match matched {
         Matched::User => "the user".to_owned(),
         Matched::Domain => format!("the domain {}", named.user.domain().unwrap_or_default()),
         Matched::Wildcard(domain) => format!("the domain *.{domain}"),
     };
-    WhyRoute { name: entry.id.to_string(), matched }
+    Some(WhyRoute { name: routes.table.entries().get(position)?.id.to_string(), matched })
 }
 
-fn own_backend(listener: &Listener, login: &[u8]) -> WhyOutcome {
-    match &listener.backend {
-        Some(own) => WhyOutcome::Backend(backend(own, &listener.upstream, login, true)),
-        None => WhyOutcome::NoBackend,
+fn outcome(placement: Placement<'_>, listener: &Listener, login: &[u8]) -> WhyOutcome {
+    match (placement, &listener.backend) {
+        (Placement::To { destination, .. }, _) => {
+            WhyOutcome::Backend(backend(&destination.backend, &destination.upstream, login, false))
+        }
+        (Placement::Own, Some(own)) => WhyOutcome::Backend(backend(own, &listener.upstream, login, true)),
+        (Placement::Own, None) => WhyOutcome::NoBackend,
+        (Placement::Held { .. }, _) => WhyOutcome::Held,
+        (Placement::Refused, _) => WhyOutcome::RouteRefused,
+        (Placement::Undecided(entry), _) => WhyOutcome::Undecided { route: entry.id.to_string() },
     }
 }
 
@@ -122,7 +103,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AllowedDomains, Destination, DomainPattern, Listeners, Reach, RouteId, RouteTable, UserList,
+        AllowedDomains, Destination, DomainPattern, Listeners, Reach, RouteEntry, RouteId, RouteState,
+        RouteTable, UserList,
     };
     use crate::net::ListenAddress;
     use crate::protocol::{User, UserRules};

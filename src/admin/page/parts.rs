@@ -12,7 +12,7 @@ mod routes;
 use maud::{Markup, html};
 
 use crate::model::served;
-use crate::model::view::{Question, View};
+use crate::model::view::{Excerpt, Question, View};
 
 use super::{BY_SECRET, DRAINING, MAX_TEXT, TROUBLED, words};
 
@@ -161,6 +161,12 @@ pub(super) fn search(question: &Question) -> Markup {
             @if question.only_troubled || !question.text.is_empty() { a href="/" { "Show all" } }
         }
     }
+}
+
+/// Tells how many of all entries are shown, if some are not.
+fn part_shown<T>(excerpt: &Excerpt<T>) -> Markup {
+    let (shown, all) = (excerpt.shown.len(), excerpt.all);
+    html! { @if shown < all { small { (words::size(shown)) " of " (words::size(all)) } } }
 }
 
 /// Creates a table whose rows start with a heading.

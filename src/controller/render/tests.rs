@@ -1320,7 +1320,7 @@ fn users(namespace: &str, users: &str) -> String {
 fn routed(rendered: &Rendered, login: &str) -> String {
     let listener = listener(rendered, "a");
     let Some(routes) = &listener.routes else { return "no routes".to_owned() };
-    match routes.table.find(&routes.rules.of_name(login.as_bytes()), &routes.rules) {
+    match routes.find(&routes.rules.of_name(login.as_bytes())) {
         Routing::Route(position, _) => match &routes.destinations[position] {
             Some(destination) => destination.backend.reference.clone(),
             None => "own".to_owned(),

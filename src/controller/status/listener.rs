@@ -1,16 +1,13 @@
 //! The conditions of one listener.
 
-use std::collections::BTreeMap;
-
 use crate::api::status::{Condition, ConditionStatus};
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
-use crate::controller::violation::{Concern, Violation};
 use crate::model::{Auth, BackendHealth};
 use crate::net::BackendAddress;
 use crate::words::counted;
 
-use super::stamp::{Stamp, joined};
+use super::stamp::Stamp;
 use super::{Facts, client_address, ready};
 
 /// Returns all conditions of a listener.
@@ -21,29 +18,7 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> Vec<Condition> {
     let all = || object.violations.iter().chain(&listener.violations);
-    let about = |concern| all().filter(move |v| v.concern == concern).collect::<Vec<&Violation>>();
-    let accepted = about(Concern::Accepted);
-    let resolved = about(Concern::ResolvedRefs);
-    let conflicts = about(Concern::Conflicted);
-    let mut conditions = vec![
-        stamp.good_unless("Accepted", &accepted, (Reason::Accepted, "the manifest is valid")),
-        stamp.good_unless(
-            "ResolvedRefs",
-            &resolved,
-            (Reason::ResolvedRefs, "everything that it refers to was found"),
-        ),
-        match conflicts.first() {
-            Some(first) => {
-                stamp.condition("Conflicted", ConditionStatus::True, first.reason, &joined(&conflicts))
-            }
-            None => stamp.condition(
-                "Conflicted",
-                ConditionStatus::False,
-                Reason::NoConflicts,
-                "no other listener wants its socket",
-            ),
-        },
-    ];
+    let mut conditions = stamp.of_violations(all(), "no other listener wants its socket");
     conditions.extend(ready::conditions(facts, object, listener, stamp));
     if listener.serving == Serving::LastGood && !listener.waits_for_references() {
         conditions.push(stamp.degraded());
@@ -51,14 +26,7 @@ pub(super) fn conditions(
     conditions.extend(facts.report.backends.get(&listener.id).map(|health| backend_healthy(health, stamp)));
     conditions.extend(name_servers(facts, listener, stamp));
     conditions.extend(client_address::condition(facts, listener, stamp));
-    let mut notices: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
-    for violation in all().filter(|violation| !violation.concern.excludes()) {
-        notices.entry(violation.concern.condition()).or_default().push(violation);
-    }
-    for (condition, violations) in notices {
-        let reason = violations.last().map_or(condition, |worst| worst.reason.name());
-        conditions.push(stamp.condition(condition, ConditionStatus::True, reason, &joined(&violations)));
-    }
+    conditions.extend(stamp.notices(all()));
     conditions
 }
 

@@ -1,6 +1,5 @@
 //! Computes the status of a `MailRoute`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::status::{Condition, ConditionStatus, RouteBackendStatus};
@@ -74,24 +73,8 @@ fn endpoints(backend: &Backend) -> Option<&'static str> {
 }
 
 fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<Condition> {
-    let about = |concern| outcome.violations.iter().filter(move |violation| violation.concern == concern);
-    let of = |concern| about(concern).collect::<Vec<&Violation>>();
-    let good = (Reason::Accepted, "the manifest is valid");
-    let found = (Reason::ResolvedRefs, "everything that it refers to was found");
-    let mut conditions = vec![
-        stamp.good_unless("Accepted", &of(Concern::Accepted), good),
-        stamp.good_unless("ResolvedRefs", &of(Concern::ResolvedRefs), found),
-    ];
-    let conflicts = of(Concern::Conflicted);
-    conditions.push(match conflicts.first() {
-        Some(first) => {
-            stamp.condition("Conflicted", ConditionStatus::True, first.reason, &joined(&conflicts))
-        }
-        None => {
-            let text = "no older route has the same domains or users";
-            stamp.condition("Conflicted", ConditionStatus::False, Reason::NoConflicts, text)
-        }
-    });
+    let violations = outcome.violations.iter();
+    let mut conditions = stamp.of_violations(violations, "no older route has the same domains or users");
     let here = programmed(facts, outcome);
     let ready = ready::served_by_others(facts, outcome, "", &here).unwrap_or_else(|| match here.status {
         ConditionStatus::True => ConditionBody::new(here.status, Reason::Ready, here.message.clone()),
@@ -107,19 +90,12 @@ fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<
     {
         conditions.push(stamp.degraded());
     }
-    let mut notices: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
-    for violation in outcome.violations.iter().filter(|violation| !violation.concern.excludes()) {
-        notices.entry(violation.concern.condition()).or_default().push(violation);
-    }
-    for (condition, violations) in notices {
-        let reason = violations.last().map_or(condition, |worst| worst.reason.name());
-        conditions.push(stamp.condition(condition, ConditionStatus::True, reason, &joined(&violations)));
-    }
+    conditions.extend(stamp.notices(outcome.violations.iter()));
     conditions
 }
 
-/// Returns the open sessions of a held route's users in this process, with their logins that are not decided yet. `None` if the route is
-/// not held, or they are not counted yet.
+/// Returns the open sessions of a held route's users in this process, with their logins that are not decided yet.
+/// `None` if the route is not held, or they are not counted yet.
 pub(super) fn sessions_here(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Option<u64> {
     let route = outcome.route.as_ref().filter(|route| is_held(route))?;
     if is_being_applied(facts, outcome) {

@@ -1,8 +1,10 @@
 //! The common fields of an object's conditions.
 
+use std::collections::BTreeMap;
+
 use crate::api::status::{Condition, ConditionStatus};
 use crate::controller::reason::Reason;
-use crate::controller::violation::Violation;
+use crate::controller::violation::{Concern, Violation};
 
 /// The generation and the time of the conditions.
 pub(super) struct Stamp {
@@ -48,6 +50,50 @@ impl Stamp {
             Some(worst) => self.condition(type_, status(worst), worst.reason, &joined(violations)),
             None => self.condition(type_, ConditionStatus::True, good.0, good.1),
         }
+    }
+
+    /// Returns Accepted, ResolvedRefs and Conflicted. `no_conflict` is the message if nothing conflicts.
+    pub(super) fn of_violations<'a>(
+        &self,
+        violations: impl Iterator<Item = &'a Violation> + Clone,
+        no_conflict: &str,
+    ) -> Vec<Condition> {
+        let about = |concern| -> Vec<&Violation> {
+            violations.clone().filter(|violation| violation.concern == concern).collect()
+        };
+        let found = (Reason::ResolvedRefs, "everything that it refers to was found");
+        let conflicts = about(Concern::Conflicted);
+        vec![
+            self.good_unless(
+                "Accepted",
+                &about(Concern::Accepted),
+                (Reason::Accepted, "the manifest is valid"),
+            ),
+            self.good_unless("ResolvedRefs", &about(Concern::ResolvedRefs), found),
+            match conflicts.first() {
+                Some(first) => {
+                    self.condition("Conflicted", ConditionStatus::True, first.reason, &joined(&conflicts))
+                }
+                None => {
+                    self.condition("Conflicted", ConditionStatus::False, Reason::NoConflicts, no_conflict)
+                }
+            },
+        ]
+    }
+
+    /// Returns the warnings: a condition for each concern of the violations that exclude nothing.
+    pub(super) fn notices<'a>(
+        &self,
+        violations: impl Iterator<Item = &'a Violation>,
+    ) -> impl Iterator<Item = Condition> {
+        let mut notices: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
+        for violation in violations.filter(|violation| !violation.concern.excludes()) {
+            notices.entry(violation.concern.condition()).or_default().push(violation);
+        }
+        notices.into_iter().map(|(condition, violations)| {
+            let reason = violations.last().map_or(condition, |worst| worst.reason.name());
+            self.condition(condition, ConditionStatus::True, reason, &joined(&violations))
+        })
     }
 
     pub(super) fn degraded(&self) -> Condition {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::model::routes::Routing;
-use crate::model::{Backend, RouteState, Routes};
+use crate::model::routes::Placement;
+use crate::model::{Backend, Routes};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendLogin, RefusalCause};
 use crate::protocol::notices::{self, RefusalText};
@@ -232,20 +232,13 @@ impl Session {
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.
 fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Option<Routed> {
-    let table = &routes.table;
-    let position = match table.find(named, &routes.rules) {
-        Routing::Unmatched => return None,
-        Routing::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
-        Routing::Route(position, _) => position,
+    let (position, destination) = match routes.placement(routes.find(named)) {
+        Placement::Own => return None,
+        Placement::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
+        Placement::Refused => return Some(Routed::Nowhere),
+        Placement::Held { entry, timeout } => return Some(Routed::Held(entry.id.to_string(), timeout)),
+        Placement::To { position, destination } => (position, destination),
     };
-    match table.entries().get(position).map(|entry| (entry.state, &entry.id)) {
-        Some((RouteState::Refused, _)) => return Some(Routed::Nowhere),
-        Some((RouteState::Held { timeout, .. }, id)) => {
-            return Some(Routed::Held(id.to_string(), timeout));
-        }
-        Some((RouteState::Active, _)) | None => {}
-    }
-    let destination = routes.destinations.get(position)?.as_ref()?;
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
     let routes = Arc::clone(served);

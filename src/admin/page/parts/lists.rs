@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::admin::page::words;
 use crate::model::view::{Backend, Change, Fault, Peer, Sentence, State, View};
 
-use super::table;
+use super::{part_shown, table};
 
 /// Shows problems with reading objects or writing status.
 pub(in crate::admin::page) fn problems(view: &View) -> Markup {
@@ -25,10 +25,7 @@ pub(in crate::admin::page) fn backends(view: &View) -> Markup {
     html! {
         section #backends data-live aria-labelledby="backends-title" {
             h2 #backends-title {
-                "Backends "
-                @if excerpt.shown.len() < excerpt.all {
-                    small { (words::size(excerpt.shown.len())) " of " (words::size(excerpt.all)) }
-                }
+                "Backends " (part_shown(excerpt))
             }
             div.card {
                 @if excerpt.shown.is_empty() {

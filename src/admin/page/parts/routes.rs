@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::admin::page::words;
 use crate::model::view::{Route, View};
 
-use super::table;
+use super::{part_shown, table};
 
 /// Shows the matching routes.
 pub(in crate::admin::page) fn routes(view: &View) -> Markup {
@@ -14,10 +14,7 @@ pub(in crate::admin::page) fn routes(view: &View) -> Markup {
         section #routes data-live aria-labelledby="routes-title" {
             @if excerpt.all > 0 {
                 h2 #routes-title {
-                    "Routes "
-                    @if excerpt.shown.len() < excerpt.all {
-                        small { (words::size(excerpt.shown.len())) " of " (words::size(excerpt.all)) }
-                    }
+                    "Routes " (part_shown(excerpt))
                 }
                 div.card {
                     @if excerpt.shown.is_empty() { p.empty { "No matches." } } @else {
