@@ -1,5 +1,6 @@
 //! How a session ends, and who has to act on it.
 
+mod outcome;
 mod sentence;
 mod silence;
 
@@ -17,6 +18,7 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 use super::limits::LimitReached;
 use super::verdicts::Verdict;
 
+pub(crate) use outcome::Outcome;
 pub(crate) use silence::Silence;
 
 /// Why a session ended. [`End::fault`] says who is at fault.
@@ -95,8 +97,8 @@ pub(crate) enum End {
     /// process.
     #[error("{0}")]
     NotAllowed(String),
-    /// The name of a backend does not exist, or has no address of an enabled family.
-    #[error("{0}")]
+    /// The configured name of the backend does not exist, or has no address of an enabled family.
+    #[error("cannot connect to the backend: {0}")]
     UnknownName(String),
     /// As [`Self::UnknownName`], and the auth service has named the backend.
     #[error("the auth service named an Auth-Server that cannot be used: {0}")]
@@ -165,10 +167,10 @@ pub(crate) enum End {
     /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
-    /// An operator ended the session.
     /// The session's `MailRoute` is held.
     #[error("closed because the user's MailRoute is held")]
     Held,
+    /// An operator ended the session.
     #[error("ended by an operator (mailgress kick)")]
     Kicked,
 }
@@ -205,31 +207,31 @@ impl Fault {
 }
 
 impl End {
-    /// The value of the label and log field `outcome`.
-    pub(crate) const fn outcome(&self) -> &'static str {
+    /// The kind of this end.
+    pub(crate) const fn outcome(&self) -> Outcome {
         match self {
-            Self::Done => "done",
-            Self::Quit => "quit",
-            Self::ClientGone | Self::ClientLeft => "client_gone",
-            Self::Limited(_) => "limited",
-            Self::LoginRefused | Self::Rule(CloseReason::TooManyAuthFailures) => "login_refused",
-            Self::Rule(_) | Self::Backend(BackendError::ControlCharacters { .. }) => "protocol_error",
-            Self::ClientTimeout => "client_timeout",
-            Self::Idle => "idle_timeout",
+            Self::Done => Outcome::Done,
+            Self::Quit => Outcome::Quit,
+            Self::ClientGone | Self::ClientLeft => Outcome::ClientGone,
+            Self::Limited(_) => Outcome::Limited,
+            Self::LoginRefused | Self::Rule(CloseReason::TooManyAuthFailures) => Outcome::LoginRefused,
+            Self::Rule(_) | Self::Backend(BackendError::ControlCharacters { .. }) => Outcome::ProtocolError,
+            Self::ClientTimeout => Outcome::ClientTimeout,
+            Self::Idle => Outcome::IdleTimeout,
             Self::ProxyHeader(_) | Self::NoHeader(_) | Self::UntrustedPeer(_) | Self::UnwantedHeader(_) => {
-                "proxy_header"
+                Outcome::ProxyHeader
             }
-            Self::Handshake(_) | Self::SpeaksTls { .. } => "tls_handshake",
-            Self::ClientCertificate(_) => "client_certificate",
-            Self::EarlyTalker => "early_talker",
-            Self::AuthService(_) | Self::UnknownServer(_) => "auth_service_error",
-            Self::AuthServiceUnavailable(_) => "auth_service_unavailable",
-            Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
-            Self::RouteUndecided(_) => "route_undecided",
-            Self::RouteHeld(_) => "route_held",
-            Self::NotAllowed(_) => "backend_not_allowed",
-            Self::Connect(_) | Self::UnknownName(_) => "backend_connect",
-            Self::Descriptors => "no_descriptors",
+            Self::Handshake(_) | Self::SpeaksTls { .. } => Outcome::TlsHandshake,
+            Self::ClientCertificate(_) => Outcome::ClientCertificate,
+            Self::EarlyTalker => Outcome::EarlyTalker,
+            Self::AuthService(_) | Self::UnknownServer(_) => Outcome::AuthServiceError,
+            Self::AuthServiceUnavailable(_) => Outcome::AuthServiceUnavailable,
+            Self::NoBackend | Self::NoEndpoints(_) => Outcome::NoBackend,
+            Self::RouteUndecided(_) => Outcome::RouteUndecided,
+            Self::RouteHeld(_) => Outcome::RouteHeld,
+            Self::NotAllowed(_) => Outcome::BackendNotAllowed,
+            Self::Connect(_) | Self::UnknownName(_) => Outcome::BackendConnect,
+            Self::Descriptors => Outcome::NoDescriptors,
             Self::Backend(
                 BackendError::Unavailable { .. }
                 | BackendError::NotOffered { .. }
@@ -237,19 +239,19 @@ impl End {
                 | BackendError::NoEhlo { .. }
                 | BackendError::NoStartTls,
             )
-            | Self::BackendRefused { cause: RefusalCause::Server, .. } => "backend_unavailable",
+            | Self::BackendRefused { cause: RefusalCause::Server, .. } => Outcome::BackendUnavailable,
             Self::Backend(_)
             | Self::BackendGone
             | Self::BackendMute(_)
             | Self::BackendInjection
-            | Self::BehindHeader(_) => "backend_error",
-            Self::BackendTimeout | Self::BackendSilent { .. } | Self::TlsTimeout(_) => "backend_timeout",
-            Self::BackendRefused { .. } | Self::LongLogin { .. } => "backend_refused",
-            Self::Relay { .. } | Self::BackendLeft(_) => "relay_error",
-            Self::Internal(_) => "internal_error",
-            Self::Drained => "drained",
-            Self::Kicked => "kicked",
-            Self::Held => "held",
+            | Self::BehindHeader(_) => Outcome::BackendError,
+            Self::BackendTimeout | Self::BackendSilent { .. } | Self::TlsTimeout(_) => Outcome::BackendTimeout,
+            Self::BackendRefused { .. } | Self::LongLogin { .. } => Outcome::BackendRefused,
+            Self::Relay { .. } | Self::BackendLeft(_) => Outcome::RelayError,
+            Self::Internal(_) => Outcome::InternalError,
+            Self::Drained => Outcome::Drained,
+            Self::Kicked => Outcome::Kicked,
+            Self::Held => Outcome::Held,
         }
     }
 
@@ -276,6 +278,7 @@ impl End {
             | Self::RouteUndecided(_)
             | Self::RouteHeld(_)
             | Self::NotAllowed(_)
+            | Self::UnknownName(_)
             | Self::ProxyHeader(_)
             | Self::NoHeader(_)
             | Self::UntrustedPeer(_)
@@ -290,7 +293,6 @@ impl End {
             Self::Backend(_)
             | Self::NoEndpoints(_)
             | Self::Connect(_)
-            | Self::UnknownName(_)
             | Self::TlsTimeout(_)
             | Self::BackendGone
             | Self::BackendTimeout
@@ -395,7 +397,7 @@ mod tests {
     fn control_characters_in_a_login_are_an_error_of_the_client_in_every_protocol() {
         let pop3 = End::Backend(BackendError::ControlCharacters { protocol: "POP3" });
         let others = End::Rule(CloseReason::ControlCharacters);
-        assert_eq!((pop3.outcome(), pop3.fault()), ("protocol_error", Fault::Client));
-        assert_eq!((others.outcome(), others.fault()), ("protocol_error", Fault::Client));
+        assert_eq!((pop3.outcome(), pop3.fault()), (Outcome::ProtocolError, Fault::Client));
+        assert_eq!((others.outcome(), others.fault()), (Outcome::ProtocolError, Fault::Client));
     }
 }

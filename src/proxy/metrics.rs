@@ -353,7 +353,7 @@ impl ListenerMetrics {
 
     /// Counts an ended session.
     pub(crate) fn ended(&self, tls: TlsLabel, end: &End, at: SystemTime) {
-        let (outcome, fault) = (end.outcome(), end.fault().name());
+        let (outcome, fault) = (end.outcome().name(), end.fault().name());
         self.journal.failed(end, &self.id, at);
         let labels = [self.id.as_str(), self.protocol, tls.name(), outcome, fault];
         let mut ended = self.ended.lock();

@@ -140,7 +140,7 @@ impl Record {
                     client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
                     login, logins_refused = counted(self.logins_refused),
                     logins_unavailable = counted(self.logins_unavailable), backend, to_backend, to_client, seconds,
-                    outcome = end.outcome(), fault, "{end}"
+                    outcome = end.outcome().name(), fault, "{end}"
                 )
             };
         }

@@ -240,6 +240,16 @@ fn to_name(port: u16, host: &str, to: u16, names: &NameServer, upstream: &Value)
 }
 
 #[test]
+fn a_configured_name_that_does_not_exist_is_the_fault_of_the_configuration() {
+    let names = NameServer::start(|_, _| Reply::Code(ResponseCode::NXDomain));
+    let (folder, port) = (Folder::new(), ports::free());
+    let mailgress = serve(&folder, &[to_name(port, "gone.example.test", 143, &names, &json!({}))]);
+    let mut wire = greeted(loopback(port)).unwrap();
+    assert!(!log_in(&mut wire, "IMAP", "user", "secret").unwrap().starts_with("a OK"));
+    mailgress.logs(&["gone.example.test", "backend_connect", "fault=\"configuration\""]);
+}
+
+#[test]
 fn every_address_of_a_name_is_tried_until_one_proves_its_name() {
     let secure = servers().dovecot.imaps();
     let (closing, silent) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3));

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::net::Socket;
 use crate::protocol::follow::SmtpStart;
 use crate::protocol::{CloseReason, Protocol};
-use crate::proxy::end::Fault;
+use crate::proxy::end::{Fault, Outcome};
 use crate::proxy::sessions::Order;
 
 struct Ends {
@@ -220,7 +220,7 @@ async fn says_goodbye_between_responses_only() {
 
 /// Returns the fault and the outcome of a session in which the client and the backend said this before the backend
 /// closed, the client having been silent for `silent`.
-async fn judged(protocol: Protocol, sent: &[u8], replied: &[u8], silent: Duration) -> (Fault, &'static str) {
+async fn judged(protocol: Protocol, sent: &[u8], replied: &[u8], silent: Duration) -> (Fault, Outcome) {
     let login = if protocol == Protocol::Imap { &b"a OK\r\n"[..] } else { b"235 ok\r\n" };
     let mut ends = relay_of(protocol, sent, login, (HOUR, HALF_CLOSED));
     ends.client.read_exact(&mut vec![0; login.len()]).await.unwrap();
@@ -244,7 +244,7 @@ async fn judged(protocol: Protocol, sent: &[u8], replied: &[u8], silent: Duratio
 
 #[tokio::test]
 async fn a_backend_that_closes_is_at_fault_where_it_interrupts_something() {
-    let (done, broken) = ((Fault::None, "done"), (Fault::Backend, "relay_error"));
+    let (done, broken) = ((Fault::None, Outcome::Done), (Fault::Backend, Outcome::RelayError));
     for (protocol, sent, replied, expected) in [
         (Protocol::Smtp, &b""[..], &b""[..], done),
         (Protocol::Smtp, b"QUIT\r\n", b"221 bye\r\n", done),
@@ -277,8 +277,8 @@ async fn a_backend_that_closes_is_at_fault_where_it_interrupts_something() {
 
 #[tokio::test]
 async fn a_backend_may_end_a_session_whose_client_is_silent() {
-    assert_eq!(judged(Protocol::Smtp, b"", b"421 4.4.2 timeout\r\n", SILENT).await, (Fault::None, "done"));
-    assert_eq!(judged(Protocol::Smtp, b"NOOP\r\n", b"", SILENT).await, (Fault::Backend, "relay_error"));
+    assert_eq!(judged(Protocol::Smtp, b"", b"421 4.4.2 timeout\r\n", SILENT).await, (Fault::None, Outcome::Done));
+    assert_eq!(judged(Protocol::Smtp, b"NOOP\r\n", b"", SILENT).await, (Fault::Backend, Outcome::RelayError));
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn a_client_that_closes_within_a_message_is_at_fault() {
         ends.backend.read_to_end(&mut sent).await.unwrap();
         drop(ends.backend);
         let (_, end) = ends.relay.await.unwrap();
-        assert_eq!((end.fault(), end.outcome()), (Fault::Client, "client_gone"));
+        assert_eq!((end.fault(), end.outcome()), (Fault::Client, Outcome::ClientGone));
     }
 }
 

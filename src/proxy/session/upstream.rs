@@ -296,7 +296,7 @@ async fn connect_in_turn(
     if order.is_empty() {
         return Err(End::NoEndpoints(authorised.place.backend.reference.clone()));
     }
-    let (mut failures, mut refused) = (Vec::new(), None);
+    let (mut failures, mut misconfigured) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
         let until = route::share(deadline, order.len().saturating_sub(index));
         match route.connect_to(address, Limit { until, field: CONNECT_FIELD }).await {
@@ -308,11 +308,11 @@ async fn connect_in_turn(
             Err(End::UnknownName(reason)) if authorised.place.is_named_by_service => {
                 return Err(End::UnknownServer(reason));
             }
-            Err(end @ End::NotAllowed(_)) => refused = Some(end),
+            Err(end @ (End::NotAllowed(_) | End::UnknownName(_))) => misconfigured = Some(end),
             Err(reason) => failures.push(format!("{address}: {reason}")),
         }
     }
-    match refused.filter(|_| failures.is_empty()) {
+    match misconfigured.filter(|_| failures.is_empty()) {
         Some(end) => Err(end),
         None => Err(End::Connect(format!("cannot connect to the backend: {}", failures.join("; ")))),
     }
