@@ -9,6 +9,7 @@ pub mod attach;
 pub mod auth;
 pub mod backend;
 pub mod bounds;
+pub mod certificates;
 pub mod claim;
 pub mod conflicts;
 pub mod draft;
@@ -22,6 +23,7 @@ pub mod references;
 pub mod renderer;
 pub mod route;
 pub mod scope;
+pub mod service;
 pub mod settings;
 pub mod socket;
 pub mod table;
@@ -73,6 +75,10 @@ pub enum Completeness {
     /// Objects may exist elsewhere, so an absent one excludes nothing.
     Part,
 }
+
+/// The order of objects in conflicts: `MailServer` before `MailListener`, then the older object, then namespace and
+/// name.
+pub(crate) type Precedence = (Kind, i64, Key);
 
 /// The result of rendering an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +163,11 @@ pub enum Serving {
     LastGood,
     /// None.
     Nothing,
+}
+
+/// Returns the identity of a listener; `listener` is empty for a `MailListener`.
+pub(crate) fn listener_id(key: &Key, listener: &str) -> ListenerId {
+    ListenerId { namespace: key.namespace.clone(), object: key.name.clone(), listener: listener.to_owned() }
 }
 
 #[cfg(test)]

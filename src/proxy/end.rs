@@ -245,7 +245,9 @@ impl End {
             | Self::BackendMute(_)
             | Self::BackendInjection
             | Self::BehindHeader(_) => Outcome::BackendError,
-            Self::BackendTimeout | Self::BackendSilent { .. } | Self::TlsTimeout(_) => Outcome::BackendTimeout,
+            Self::BackendTimeout | Self::BackendSilent { .. } | Self::TlsTimeout(_) => {
+                Outcome::BackendTimeout
+            }
             Self::BackendRefused { .. } | Self::LongLogin { .. } => Outcome::BackendRefused,
             Self::Relay { .. } | Self::BackendLeft(_) => Outcome::RelayError,
             Self::Internal(_) => Outcome::InternalError,

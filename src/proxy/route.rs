@@ -224,6 +224,7 @@ mod tests {
     use crate::model::TrustAnchors;
     use crate::model::settings::ClientTls;
     use crate::net::ListenAddress;
+    use crate::proxy::end::Outcome;
     use crate::proxy::tests::socket;
     use crate::tls::connector;
     use prometheus::Registry;
@@ -246,6 +247,6 @@ mod tests {
             end.to_string(),
             "the TLS handshake with the backend did not end within healthCheck.timeout"
         );
-        assert_eq!(end.outcome(), "backend_timeout");
+        assert_eq!(end.outcome(), Outcome::BackendTimeout);
     }
 }

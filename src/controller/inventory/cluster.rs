@@ -15,7 +15,7 @@ use crate::api::{GROUP, MailListenerSpec, MailServerSpec, Settings, VERSION};
 pub use crate::controller::cluster::failure::Failure;
 use crate::controller::cluster::failure::answered;
 use crate::controller::index::{Key, Kind, Owner};
-use crate::controller::render::{listener, settings, tls, units};
+use crate::controller::render::{settings, tls, units};
 use crate::protocol::Protocol;
 
 use super::{Entry, Inventory, Problem, StatusOf, without_listeners};
@@ -210,8 +210,7 @@ fn of_route(object: &Object) -> Entry {
 
 /// Adds the fields from the manifest.
 fn described(entry: Entry, fields: &ListenerFields, settings: &Settings) -> Entry {
-    let protocol =
-        fields.protocol.map(listener::protocol).or_else(|| fields.port.and_then(Protocol::of_port));
+    let protocol = fields.protocol.map(units::protocol).or_else(|| fields.port.and_then(Protocol::of_port));
     let socket = units::listen_address(&fields.address, fields.port);
     Entry {
         socket: socket.map(|address| address.to_string()).unwrap_or_default(),

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 
 use super::references::References;
 use super::scope::Scope;
-use super::{backend, bounds, reach, tls, units};
+use super::{backend, bounds, reach, service, tls, units};
 
 /// Renders `auth`, which must have exactly one of its fields.
 pub(crate) fn render(
@@ -124,7 +124,7 @@ fn of_service(
     }
     let mut backend = backend::service(scope, path, &key, &service.port, references)?;
     reach::keep_allowed(scope, path, reach, &mut backend);
-    let external = references.service(&key).found().and_then(|service| backend::external_name(service));
+    let external = references.service(&key).found().and_then(|service| service::external_name(service));
     let host = external.map_or_else(|| format!("{}.{}.svc", key.name, key.namespace), str::to_owned);
     Some(Place {
         reference: backend.reference,

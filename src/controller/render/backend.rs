@@ -1,6 +1,6 @@
 //! Renders backends: Services are resolved to their endpoints.
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::common::PortRef;
@@ -13,6 +13,7 @@ use crate::net::BackendAddress;
 use super::endpoints::Endpoints;
 use super::references::References;
 use super::scope::Scope;
+use super::service::{self, external_name, port_of, ports_of};
 use super::{reach, units};
 
 /// Renders the listener's own backend, if there is one.
@@ -130,30 +131,6 @@ fn external_address(
     })
 }
 
-/// Returns the external name of an `ExternalName` Service.
-pub(crate) fn external_name(service: &Service) -> Option<&str> {
-    let spec = service.spec.as_ref()?;
-    if spec.type_.as_deref() != Some("ExternalName") {
-        return None;
-    }
-    Some(spec.external_name.as_deref().unwrap_or_default())
-}
-
-pub(crate) fn ports(service: &Service) -> &[ServicePort] {
-    service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
-}
-
-fn port_of<'a>(service: &'a Service, wanted: &PortRef) -> Option<&'a ServicePort> {
-    tcp_ports(service).find(|port| match wanted {
-        PortRef::Number(number) => port.port == i32::from(*number),
-        PortRef::Name(name) => port.name.as_ref() == Some(name),
-    })
-}
-
-fn tcp_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
-    ports(service).iter().filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
-}
-
 /// Returns the name of a port in the Service's EndpointSlices. A headless Service may have no ports; then the slices
 /// have the names.
 fn port_name<'a>(service: &'a Service, slices: &[&EndpointSlice], wanted: &'a PortRef) -> Option<&'a str> {
@@ -163,15 +140,5 @@ fn port_name<'a>(service: &'a Service, slices: &[&EndpointSlice], wanted: &'a Po
     let PortRef::Name(name) = wanted else { return None };
     let mut ports = slices.iter().flat_map(|slice| slice.ports.iter().flatten());
     let is_listed = ports.any(|port| port.name.as_ref() == Some(name));
-    (self::ports(service).is_empty() && is_listed).then_some(name)
-}
-
-/// Lists a Service's ports for a message.
-fn ports_of(service: &Service) -> String {
-    let all = tcp_ports(service).map(|port| match &port.name {
-        Some(name) => format!("{} ({name})", port.port),
-        None => port.port.to_string(),
-    });
-    let all: Vec<String> = all.collect();
-    if all.is_empty() { ", and lists none".to_owned() } else { format!(", only {}", all.join(", ")) }
+    (service::ports(service).is_empty() && is_listed).then_some(name)
 }

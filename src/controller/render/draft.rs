@@ -10,20 +10,21 @@ use crate::api::{MailListenerSpec, MailRouteSpec, MailServerSpec, Settings};
 use crate::controller::index::{Key, Kind, ObjectId, Objects, Owner, Resource};
 use crate::controller::reason::Reason;
 use crate::controller::violation::Violation;
-use crate::model::ListenerId;
 
+use super::certificates::Certificates;
 use super::conflicts::{self, Sibling};
 use super::listener::{Obstacle, RoutesOf};
-use super::ports::{Claims, Rank};
+use super::ports::Rank;
 use super::references::{Dependencies, References};
+use super::route::RouteDrafting;
+use super::route::draft::RouteDraft;
 use super::route::lists::UserLists;
 use super::route::routing::{self, ServerRoutes};
-use super::route::{RouteDraft, RouteDrafting};
-use super::table::Table;
-use super::tls::Certificates;
+use super::scope::Source;
+use super::table::{Drafted, Ours, Spec, Table};
 use super::{
-    Candidate, Environment, ListenerOutcome, ObjectOutcome, RouteOutcome, Serving, attach, listener, reach,
-    settings, units,
+    Candidate, Environment, ListenerOutcome, ObjectOutcome, Precedence, RouteOutcome, Serving, attach,
+    listener, listener_id, reach, settings, units,
 };
 
 /// The input of the rendering of an object.
@@ -39,41 +40,6 @@ pub(crate) struct Drafting<'a> {
     /// The routes of each `MailServer`. Routes are rendered before listeners.
     pub(crate) routes: &'a BTreeMap<Key, ServerRoutes>,
 }
-
-/// The rendering of an object.
-#[derive(Clone, Debug)]
-pub(crate) struct Drafted {
-    /// The objects on which the rendering depends, besides the object itself.
-    pub(crate) dependencies: Dependencies,
-    /// The spec that was rendered: the current one or the last valid one.
-    pub(crate) spec: Option<Spec>,
-    /// `None` if the object has another class.
-    pub(crate) ours: Option<Ours>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Spec {
-    Server(Arc<MailServerSpec>),
-    Listener(Arc<MailListenerSpec>),
-    Route(Arc<MailRouteSpec>),
-}
-
-/// The rendering of an object of our class.
-#[derive(Clone, Debug)]
-pub(crate) struct Ours {
-    /// All listeners that could be rendered, even if they cannot be served.
-    pub(crate) good: Vec<Arc<Candidate>>,
-    /// The claims of its listeners, without those that lost a conflict within the object.
-    pub(crate) claims: Claims,
-    /// The route, and its order among the routes of its `MailServer`.
-    pub(crate) route: Option<(Precedence, Arc<RouteDraft>)>,
-    /// The outcome without regard to other objects.
-    pub(crate) outcome: ObjectOutcome,
-}
-
-/// The order of objects in conflicts: `MailServer` before `MailListener`, then the older object, then namespace and
-/// name.
-pub(crate) type Precedence = (Kind, i64, Key);
 
 impl Drafting<'_> {
     /// Renders an object; `None` if it does not exist.
@@ -95,8 +61,7 @@ impl Drafting<'_> {
         };
         let routes = self.routes.get(key).unwrap_or(&NO_ROUTES);
         for ServerListener { name, fields } in spec.listeners.iter().filter(|_| is_ours) {
-            let source = listener::Source {
-                routes: Some(RoutesOf { key, server: &spec, routes }),
+            let source = Source {
                 id: listener_id(key, name),
                 path: format!("spec.listeners[{name}]"),
                 fields,
@@ -104,7 +69,8 @@ impl Drafting<'_> {
                 allowed: None,
             };
             let settings = settings::effective(&spec.settings, &fields.settings);
-            self.draft(&mut draft, &source, &settings, &dependencies);
+            let routes = Some(RoutesOf { key, server: &spec, routes });
+            self.draft(&mut draft, (&source, routes), &settings, &dependencies);
         }
         if let Some(allowed) = spec.allowed_listeners.as_ref().and_then(|allowed| allowed.backends.as_ref()) {
             draft.outcome.violations.extend(reach::check_allowed(allowed));
@@ -229,15 +195,14 @@ impl Drafting<'_> {
         };
         let routes = self.routes.get(key).unwrap_or(&NO_ROUTES);
         let routes = (!is_foreign).then_some(RoutesOf { key, server, routes });
-        let source =
-            listener::Source { id, path: "spec".to_owned(), fields, server: Some(key), allowed, routes };
-        self.draft(draft, &source, &settings, dependencies);
+        let source = Source { id, path: "spec".to_owned(), fields, server: Some(key), allowed };
+        self.draft(draft, (&source, routes), &settings, dependencies);
     }
 
     fn draft(
         &mut self,
         draft: &mut Draft,
-        source: &listener::Source<'_>,
+        (source, routes): (&Source<'_>, Option<RoutesOf<'_>>),
         settings: &Settings,
         dependencies: &RefCell<Dependencies>,
     ) {
@@ -246,14 +211,16 @@ impl Drafting<'_> {
         let kept = self.table.good(&object, &source.id);
         let mut references =
             References::new(self.objects, dependencies, &self.environment.locality, self.certificates);
-        let (rendered, violations) = listener::render(source, settings, &mut references, self.environment);
+        let (rendered, violations) =
+            listener::render(source, routes, settings, &mut references, self.environment);
         let (rendered, reserved) = match rendered {
             Some(candidate) if candidate.listener.is_none() => (None, Some(candidate)),
             other => (other, None),
         };
         let obstacle = if reserved.is_some() { Obstacle::Pending } else { Obstacle::Invalid };
-        let mut refresh =
-            |kept: &Candidate| listener::refresh(kept.clone(), source, settings, obstacle, &mut references);
+        let mut refresh = |kept: &Candidate| {
+            listener::refresh(kept.clone(), source, routes, settings, obstacle, &mut references)
+        };
         let (candidate, serving) = match rendered {
             Some(candidate) if old_spec => (Some(candidate), Serving::LastGood),
             Some(candidate) => (Some(candidate), Serving::Current),
@@ -353,10 +320,6 @@ impl Draft {
         let route = route.map(|route| (precedence, route));
         Ours { good, claims, route, outcome }
     }
-}
-
-pub(crate) fn listener_id(key: &Key, listener: &str) -> ListenerId {
-    ListenerId { namespace: key.namespace.clone(), object: key.name.clone(), listener: listener.to_owned() }
 }
 
 /// The routes of a `MailServer` without any.

@@ -3,36 +3,20 @@
 use std::sync::Arc;
 
 use crate::api::listener::ListenerFields;
-use crate::api::server::AllowedBackends;
-use crate::api::{MailServerSpec, Settings, listener as api};
+use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::Key;
 use crate::controller::violation::{Notice, Violation};
-use crate::model::{Auth, Hostname, HttpAuth, Listener, ListenerId, Routes, ServerTls, TlsMode, Upstream};
+use crate::model::{Auth, Hostname, HttpAuth, Listener, Routes, ServerTls, TlsMode, Upstream};
 use crate::protocol::{FrontendConfig, Protocol};
 
 use super::claim::{BeforeSni, Candidate, Claim};
 use super::references::References;
 use super::route::routing::ServerRoutes;
-use super::scope::Scope;
+use super::scope::{Scope, Source};
 use super::{Completeness, Environment, auth, backend, bounds, frontend, reach, socket, tls, upstream};
 
-/// A listener in its object.
-pub(crate) struct Source<'a> {
-    /// Its identity.
-    pub(crate) id: ListenerId,
-    /// The path of its fields in the manifest.
-    pub(crate) path: String,
-    pub(crate) fields: &'a ListenerFields,
-    /// The `MailServer`, if it is another object.
-    pub(crate) server: Option<&'a Key>,
-    /// What that `MailServer` allows to listeners of other namespaces.
-    pub(crate) allowed: Option<&'a AllowedBackends>,
-    /// The routes of the `MailServer`. A listener of another namespace has none: its author's auth service must not
-    /// decide who logs in to the backends of others.
-    pub(crate) routes: Option<RoutesOf<'a>>,
-}
-
-/// A `MailServer` and its routes.
+/// A `MailServer` and its routes. A listener of another namespace has none: its author's auth service must not decide
+/// who logs in to the backends of others.
 #[derive(Clone, Copy)]
 pub(crate) struct RoutesOf<'a> {
     pub(crate) key: &'a Key,
@@ -44,12 +28,13 @@ pub(crate) struct RoutesOf<'a> {
 /// the candidate has the claim alone.
 pub(crate) fn render(
     source: &Source<'_>,
+    of: Option<RoutesOf<'_>>,
     settings: &Settings,
     references: &mut References<'_>,
     environment: &Environment,
 ) -> (Option<Candidate>, Vec<Violation>) {
     let scope = Scope::new(source);
-    let candidate = candidate(&scope, source, settings, references, environment);
+    let candidate = candidate(&scope, (source, of), settings, references, environment);
     let violations = scope.into_violations();
     let may_be_elsewhere =
         |violation: &Violation| environment.completeness == Completeness::Part && violation.absent.is_some();
@@ -79,6 +64,7 @@ pub(crate) enum Obstacle {
 pub(crate) fn refresh(
     mut kept: Candidate,
     source: &Source<'_>,
+    of: Option<RoutesOf<'_>>,
     settings: &Settings,
     obstacle: Obstacle,
     references: &mut References<'_>,
@@ -113,7 +99,7 @@ pub(crate) fn refresh(
     }
     reach::renew(&mut listener, reach);
     let (protocol, upstream) = (kept.claim.protocol, Arc::clone(&listener.upstream));
-    listener.routes = routes(source, protocol, (settings, &upstream), &listener.auth, references);
+    listener.routes = routes(of, protocol, (settings, &upstream), &listener.auth, references);
     kept.listener = Some(Arc::new(listener));
     kept
 }
@@ -122,7 +108,7 @@ pub(crate) fn refresh(
 /// meaning.
 fn candidate(
     scope: &Scope<'_>,
-    source: &Source<'_>,
+    (source, of): (&Source<'_>, Option<RoutesOf<'_>>),
     settings: &Settings,
     references: &mut References<'_>,
     environment: &Environment,
@@ -147,8 +133,7 @@ fn candidate(
     let decider = auth::render(scope, settings, &reach, references);
     let backend = backend::render(scope, fields, &reach, references);
     let passthrough = decider.as_ref().is_some_and(Auth::is_passthrough);
-    let takes_routes =
-        source.routes.is_some_and(|of| of.server.allowed_routes.is_some() || !of.routes.is_empty());
+    let takes_routes = of.is_some_and(|of| of.server.allowed_routes.is_some() || !of.routes.is_empty());
     if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() && !takes_routes {
         scope.report(Violation::invalid(
             &scope.field("backendRef"),
@@ -172,7 +157,7 @@ fn candidate(
     let before_sni = BeforeSni::new(&frontend, &limits, &timeouts, greeting_delay, &resolver);
     let id = source.id.clone();
     let listener = decider.map(|auth| Listener {
-        routes: routes(source, protocol, (settings, &upstream), &auth, references),
+        routes: routes(of, protocol, (settings, &upstream), &auth, references),
         backend: backend.map(Arc::new),
         id: id.clone(),
         hostnames: hostnames.clone(),
@@ -193,13 +178,13 @@ fn candidate(
 
 /// Renders the routes of a listener. `None` if its `MailServer` has none.
 fn routes(
-    source: &Source<'_>,
+    of: Option<RoutesOf<'_>>,
     protocol: Protocol,
     (settings, upstream): (&Settings, &Arc<Upstream>),
     auth: &Auth,
     references: &mut References<'_>,
 ) -> Option<Arc<Routes>> {
-    let RoutesOf { key, server, routes } = source.routes.filter(|of| !of.routes.is_empty())?;
+    let RoutesOf { key, server, routes } = of.filter(|of| !of.routes.is_empty())?;
     let passthrough = auth.is_passthrough();
     let routes = routes.of_listener((key, server), protocol, (settings, upstream), passthrough, references);
     Some(Arc::new(routes))
@@ -227,14 +212,5 @@ fn warn_of_clear_text(scope: &Scope<'_>, settings: &Settings, mode: TlsMode, fro
             "there is no certificate, so logins travel in clear",
             "configure a certificate, or write tls.mode: Disabled where that is meant",
         ));
-    }
-}
-
-/// Converts the protocol from the API's type.
-pub(crate) fn protocol(protocol: api::Protocol) -> Protocol {
-    match protocol {
-        api::Protocol::Imap => Protocol::Imap,
-        api::Protocol::Pop3 => Protocol::Pop3,
-        api::Protocol::Smtp => Protocol::Smtp,
     }
 }

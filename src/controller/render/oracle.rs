@@ -7,16 +7,16 @@ use crate::controller::index::{Key, Kind, ObjectId, Objects, Reference};
 use crate::model::{Listener, Listeners, Snapshot};
 use crate::net::ListenAddress;
 
+use super::certificates::Certificates;
 use super::claim::Claim;
 use super::conflicts::{Decision, among_objects};
-use super::draft::{Drafting, Precedence};
+use super::draft::Drafting;
 use super::ports::Claims;
-use super::route::RouteDraft;
+use super::route::draft::RouteDraft;
 use super::route::lists::UserLists;
 use super::route::routing::ServerRoutes;
 use super::table::{Rendering, Table};
-use super::tls::Certificates;
-use super::{Candidate, Environment, ObjectOutcome};
+use super::{Candidate, Environment, ObjectOutcome, Precedence};
 
 /// The result of a rendering.
 #[derive(Clone, Debug, Default)]

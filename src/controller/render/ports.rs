@@ -9,9 +9,8 @@ use crate::controller::violation::Violation;
 use crate::model::{Listener, ListenerId, Listeners, Snapshot, Socket};
 use crate::net::ListenAddress;
 
-use super::Candidate;
 use super::conflicts::{Decision, Place, among_objects};
-use super::draft::Precedence;
+use super::{Candidate, Precedence};
 
 /// The order of claims: the smaller one is stronger. Within an object, the order of its listeners decides.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -23,10 +23,9 @@ use crate::model::{Auth, Backend, Hostname, HttpAuth, Introductions, Listener, R
 use crate::net::{BackendAddress, network};
 use crate::protocol::Protocol;
 
-use super::backend;
-use super::listener::Source;
 use super::references::References;
-use super::scope::Scope;
+use super::scope::{Scope, Source};
+use super::service;
 
 /// Returns the destinations to which the listener may connect.
 pub(crate) fn render(
@@ -250,7 +249,7 @@ fn pods(service_key: &Key, references: &References<'_>) -> BTreeSet<SocketAddr> 
     }
     if only_pods {
         let ports: Vec<u16> =
-            backend::ports(service).iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
+            service::ports(service).iter().filter_map(|port| u16::try_from(port.port).ok()).collect();
         let addresses =
             service.spec.iter().flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
         own.extend(addresses.flat_map(|address| at(address, &ports)));
@@ -261,7 +260,7 @@ fn pods(service_key: &Key, references: &References<'_>) -> BTreeSet<SocketAddr> 
 /// Anyone may write endpoints of a Service without a selector.
 fn selects_pods(service: &Service) -> bool {
     let spec = service.spec.as_ref();
-    backend::external_name(service).is_none()
+    service::external_name(service).is_none()
         && spec.and_then(|spec| spec.selector.as_ref()).is_some_and(|selector| !selector.is_empty())
 }
 

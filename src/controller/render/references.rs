@@ -12,9 +12,9 @@ use crate::controller::index::{Answer, Key, Lookup, Objects, Reference, Referenc
 use crate::controller::reason::Reason;
 use crate::controller::violation::{Absent, Concern, Violation};
 
+use super::certificates::Certificates;
 use super::endpoints::Locality;
 use super::scope::Scope;
-use super::tls::Certificates;
 
 /// The dependencies of an object's rendering, besides the object itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

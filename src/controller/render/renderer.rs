@@ -9,13 +9,13 @@ use crate::controller::index::{Changes, Index, Key, Kind, ObjectId, Objects};
 use crate::model::{Listener, ListenerId, Snapshot, Socket};
 use crate::net::ListenAddress;
 
-use super::draft::{Drafted, Drafting};
+use super::certificates::Certificates;
+use super::draft::Drafting;
 use super::interest::{Interest, ReferenceChanges};
 use super::ports::{Effects, Ports};
 use super::route::lists::UserLists;
 use super::route::routing::ServerRoutes;
-use super::table::{Rendering, Table};
-use super::tls::Certificates;
+use super::table::{Drafted, Rendering, Table};
 use super::{Candidate, Environment, ObjectOutcome};
 
 /// Renders objects into numbered snapshots.

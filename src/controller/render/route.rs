@@ -1,7 +1,8 @@
 //! Renders a `MailRoute` without regard to other routes: its users, and its backend for each protocol.
 //!
-//! `lists` reads lists of users, and `routing` combines the routes of a `MailServer`.
+//! `draft` has the result, `lists` reads lists of users, and `routing` combines the routes of a `MailServer`.
 
+pub(crate) mod draft;
 pub(crate) mod lists;
 pub(crate) mod routing;
 
@@ -24,34 +25,13 @@ use crate::model::{
 use crate::protocol::Protocol;
 
 use super::bounds::{Bounded, duration};
-use super::listener::{Source, protocol};
 use super::references::{Dependencies, References};
-use super::scope::Scope;
+use super::scope::{Scope, Source};
 use super::table::Table;
-use super::{attach, backend, draft, reach, settings, units, upstream};
+use super::units::protocol;
+use super::{attach, backend, listener_id, reach, settings, units, upstream};
+use draft::RouteDraft;
 use lists::UserLists;
-
-/// The rendering of a route that its `MailServer` accepts.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RouteDraft {
-    /// The `MailServer`.
-    pub(crate) server: Key,
-    /// Its users.
-    pub(crate) entry: Arc<RouteEntry>,
-    /// Its backends. A Service that cannot be used is a backend without endpoints, so that its users are not sent
-    /// elsewhere.
-    pub(crate) backends: BTreeMap<Protocol, Arc<Backend>>,
-    /// Those of its backends that could be used, now or earlier.
-    usable: BTreeMap<Protocol, Arc<Backend>>,
-    /// What it may connect to.
-    pub(crate) reach: Reach,
-    /// The spec from which it was rendered.
-    pub(crate) spec: Arc<MailRouteSpec>,
-    /// Its settings, in the form of a listener's fields.
-    pub(crate) fields: Arc<ListenerFields>,
-    /// Whether a part of it is from an earlier rendering.
-    pub(crate) is_last_good: bool,
-}
 
 /// The input of the rendering of a route.
 pub(crate) struct RouteDrafting<'a> {
@@ -216,8 +196,8 @@ pub(crate) fn source<'a>(
     server: &'a Key,
     allowed: Option<&'a AllowedBackends>,
 ) -> Source<'a> {
-    let id = draft::listener_id(route, "");
-    Source { id, path: "spec.backend".to_owned(), fields, server: Some(server), allowed, routes: None }
+    let id = listener_id(route, "");
+    Source { id, path: "spec.backend".to_owned(), fields, server: Some(server), allowed }
 }
 
 /// Returns what a `MailServer` allows to objects of other namespaces.

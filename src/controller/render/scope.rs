@@ -6,10 +6,24 @@ use std::cell::RefCell;
 use serde_json::Value;
 
 use crate::api::Settings;
+use crate::api::listener::ListenerFields;
+use crate::api::server::AllowedBackends;
 use crate::controller::index::Key;
 use crate::controller::violation::Violation;
+use crate::model::ListenerId;
 
-use super::listener::Source;
+/// A listener in its object. A `MailRoute` has the same form, with its settings as a listener's fields.
+pub(crate) struct Source<'a> {
+    /// Its identity.
+    pub(crate) id: ListenerId,
+    /// The path of its fields in the manifest.
+    pub(crate) path: String,
+    pub(crate) fields: &'a ListenerFields,
+    /// The `MailServer`, if it is another object.
+    pub(crate) server: Option<&'a Key>,
+    /// What that `MailServer` allows to listeners of other namespaces.
+    pub(crate) allowed: Option<&'a AllowedBackends>,
+}
 
 /// The two places of a listener's settings, and the violations that were found in them.
 pub(crate) struct Scope<'a> {

@@ -13,7 +13,7 @@ use crate::protocol::Protocol;
 
 use super::bounds::{self, Bounded};
 use super::scope::Scope;
-use super::{listener, units};
+use super::units;
 
 /// Renders the address from `address` and `port`.
 pub(crate) fn address(scope: &Scope<'_>, fields: &ListenerFields) -> Option<ListenAddress> {
@@ -33,7 +33,7 @@ pub(crate) fn address(scope: &Scope<'_>, fields: &ListenerFields) -> Option<List
 /// Returns the configured protocol, or the default for the port.
 pub(crate) fn protocol(scope: &Scope<'_>, fields: &ListenerFields) -> Option<Protocol> {
     let well_known = fields.port.and_then(Protocol::of_port);
-    let protocol = fields.protocol.map(listener::protocol).or(well_known);
+    let protocol = fields.protocol.map(units::protocol).or(well_known);
     if protocol.is_none() {
         let problem = "the protocol does not follow from this port";
         scope.report(Violation::invalid(&scope.field("protocol"), problem, "write IMAP, POP3 or SMTP"));

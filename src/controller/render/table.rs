@@ -8,11 +8,10 @@ use crate::api::{MailListenerSpec, MailRouteSpec, MailServerSpec};
 use crate::controller::index::{Key, Kind, ObjectId, Objects, Resource};
 use crate::model::ListenerId;
 
-use super::draft::{Drafted, Ours, Precedence, Spec};
 use super::ports::Claims;
 use super::references::Dependencies;
-use super::route::RouteDraft;
-use super::{Candidate, ObjectOutcome};
+use super::route::draft::RouteDraft;
+use super::{Candidate, ObjectOutcome, Precedence};
 
 /// The last rendering of one object.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +35,37 @@ pub(crate) struct Rendering {
 /// The last renderings of all objects.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table(pub(crate) BTreeMap<ObjectId, Rendering>);
+
+/// The rendering of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Drafted {
+    /// The objects on which the rendering depends, besides the object itself.
+    pub(crate) dependencies: Dependencies,
+    /// The spec that was rendered: the current one or the last valid one.
+    pub(crate) spec: Option<Spec>,
+    /// `None` if the object has another class.
+    pub(crate) ours: Option<Ours>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Spec {
+    Server(Arc<MailServerSpec>),
+    Listener(Arc<MailListenerSpec>),
+    Route(Arc<MailRouteSpec>),
+}
+
+/// The rendering of an object of our class.
+#[derive(Clone, Debug)]
+pub(crate) struct Ours {
+    /// All listeners that could be rendered, even if they cannot be served.
+    pub(crate) good: Vec<Arc<Candidate>>,
+    /// The claims of its listeners, without those that lost a conflict within the object.
+    pub(crate) claims: Claims,
+    /// The route, and its order among the routes of its `MailServer`.
+    pub(crate) route: Option<(Precedence, Arc<RouteDraft>)>,
+    /// The outcome without regard to other objects.
+    pub(crate) outcome: ObjectOutcome,
+}
 
 impl Rendering {
     /// Stores the result of rendering an object.

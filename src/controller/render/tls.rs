@@ -2,13 +2,12 @@
 
 mod authorities;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::common::{BundleKind, BundleRef};
 use crate::api::{Settings, tls as api};
-use crate::controller::index::{Key, Objects, Reference, ReferenceKind, SecretData};
+use crate::controller::index::{Key, Reference, ReferenceKind, SecretData};
 use crate::controller::reason::Reason;
 use crate::controller::violation::{Concern, Notice, Violation};
 use crate::model::tls::expiry_alarms;
@@ -19,57 +18,10 @@ use crate::protocol::Protocol;
 use crate::tls::parse::{self, CertificateWarning, Unused};
 
 use super::bounds;
+use super::certificates::Loaded;
 use super::references::References;
 use super::scope::Scope;
 use authorities::authorities;
-
-/// The parsed certificates by Secret, so that only changed ones are parsed again.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Certificates(BTreeMap<Key, (Arc<SecretData>, Parsed)>);
-
-/// A certificate, or why it cannot be used.
-type Parsed = Result<Loaded, String>;
-
-/// A certificate from a Secret.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    /// The certificate for clients or backends.
-    pub(crate) certificate: Arc<Certificate>,
-    warnings: Arc<[CertificateWarning]>,
-}
-
-impl Certificates {
-    fn of(&mut self, key: &Key, secret: &Arc<SecretData>) -> Parsed {
-        if let Some((_, parsed)) = self.0.get(key).filter(|(known, _)| Arc::ptr_eq(known, secret)) {
-            return parsed.clone();
-        }
-        let parsed = parse_secret(key, secret).map(|parsed| Loaded {
-            certificate: Arc::new(parsed.certificate),
-            warnings: parsed.warnings.into(),
-        });
-        self.0.insert(key.clone(), (Arc::clone(secret), parsed.clone()));
-        parsed
-    }
-
-    /// Removes the parsed certificate of a Secret that has changed.
-    pub(crate) fn forget_changed(&mut self, objects: &Objects, changed: &Reference) {
-        let same = |known: &Arc<SecretData>| {
-            objects.secrets.get(&changed.key).is_some_and(|now| Arc::ptr_eq(now, known))
-        };
-        if changed.kind == ReferenceKind::Secret
-            && !self.0.get(&changed.key).is_some_and(|(known, _)| same(known))
-        {
-            self.0.remove(&changed.key);
-        }
-    }
-
-    /// Removes the parsed certificate of a Secret without references.
-    pub(crate) fn forget(&mut self, released: &Reference) {
-        if released.kind == ReferenceKind::Secret {
-            self.0.remove(&released.key);
-        }
-    }
-}
 
 /// Returns the configured mode, or the default for the port and the certificates.
 pub(crate) fn mode(settings: &Settings, port: Option<u16>) -> TlsMode {
@@ -293,16 +245,6 @@ fn check_expiry(scope: &Scope<'_>, path: &str, certificate: &Certificate, now: i
     );
     let remedy = "put a new one into the Secret";
     scope.report(Violation::new(Concern::Notice(notice), reason, path, problem, remedy));
-}
-
-fn parse_secret(key: &Key, secret: &SecretData) -> Result<parse::Parsed, String> {
-    let value = |name: &str| {
-        let missing =
-            || format!("it has no {name}; it must be of type kubernetes.io/tls, with tls.crt and tls.key");
-        secret.data.get(name).ok_or_else(missing)
-    };
-    let (chain, private) = (value("tls.crt")?, value("tls.key")?);
-    parse::certificate(&key.to_string(), chain.expose(), private.expose()).map_err(|error| error.to_string())
 }
 
 fn client_auth(scope: &Scope<'_>, settings: api::ClientAuth, references: &References<'_>) -> ClientAuth {

@@ -1,10 +1,11 @@
-//! Parses durations, sizes and addresses.
+//! Parses durations, sizes and addresses, and converts protocols.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::api::common;
+use crate::api::{common, listener as api};
 use crate::net::{BackendAddress, ListenAddress};
+use crate::protocol::Protocol;
 
 /// Parses a Gateway API duration, such as `1h30m`.
 #[must_use]
@@ -113,6 +114,15 @@ pub fn socket_path(path: &str) -> Option<&str> {
 fn ip(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok()
+}
+
+/// Converts the protocol from the API's type.
+pub(crate) fn protocol(protocol: api::Protocol) -> Protocol {
+    match protocol {
+        api::Protocol::Imap => Protocol::Imap,
+        api::Protocol::Pop3 => Protocol::Pop3,
+        api::Protocol::Smtp => Protocol::Smtp,
+    }
 }
 
 #[cfg(test)]

@@ -277,7 +277,10 @@ async fn a_backend_that_closes_is_at_fault_where_it_interrupts_something() {
 
 #[tokio::test]
 async fn a_backend_may_end_a_session_whose_client_is_silent() {
-    assert_eq!(judged(Protocol::Smtp, b"", b"421 4.4.2 timeout\r\n", SILENT).await, (Fault::None, Outcome::Done));
+    assert_eq!(
+        judged(Protocol::Smtp, b"", b"421 4.4.2 timeout\r\n", SILENT).await,
+        (Fault::None, Outcome::Done)
+    );
     assert_eq!(judged(Protocol::Smtp, b"NOOP\r\n", b"", SILENT).await, (Fault::Backend, Outcome::RelayError));
 }
 

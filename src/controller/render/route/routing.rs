@@ -9,7 +9,7 @@ use hashbrown::hash_table::Entry;
 use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::Key;
 use crate::controller::reason::Reason;
-use crate::controller::render::draft::Precedence;
+use crate::controller::render::Precedence;
 use crate::controller::render::references::References;
 use crate::controller::render::scope::Scope;
 use crate::controller::render::{route, settings, upstream};
@@ -19,7 +19,7 @@ use crate::model::{Destination, DomainPattern, RouteEntry, RouteTable, Routes, U
 use crate::protocol::Protocol;
 use crate::protocol::user::{UserRules, ascii_domain};
 
-use super::RouteDraft;
+use super::draft::RouteDraft;
 
 /// The routes of a `MailServer`.
 #[derive(Clone, Debug, Default, PartialEq)]
