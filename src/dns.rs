@@ -11,6 +11,7 @@ mod counting;
 mod failures;
 mod metrics;
 mod own;
+mod recovery;
 mod silence;
 mod source;
 mod tcp;
@@ -299,7 +300,7 @@ impl Dns {
             let answers = Answers { before, now: client.answers() };
             if client.failures().add(question, &error, answers, Instant::now()) {
                 let (asked, silences) = (Arc::downgrade(&client), Arc::clone(&self.silences));
-                tokio::spawn(silence::watch_over(asked, answers.now, block.clone(), silences));
+                tokio::spawn(recovery::watch_over(asked, answers.now, block.clone(), silences));
             }
         }
         Err(error)

@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod clock;
 pub mod exclusive;
+pub mod hostname;
 pub mod listener;
 pub mod metric;
 pub mod names;
@@ -23,7 +24,8 @@ pub mod view;
 pub mod why;
 
 pub use auth::{Auth, AuthHeader, AuthProof, HeaderText, HttpAuth, RequestPath};
-pub use listener::{Hostname, Listener, ListenerId};
+pub use hostname::Hostname;
+pub use listener::{Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
 pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};

@@ -12,7 +12,9 @@ mod balance;
 mod bans;
 mod certificates;
 mod connection;
+mod context;
 mod deadline;
+mod dispatch;
 mod end;
 pub mod exclusive;
 mod guess;
@@ -20,6 +22,7 @@ mod health;
 mod holds;
 mod journal;
 mod limits;
+mod live;
 mod metrics;
 mod observer;
 pub mod plan;
@@ -109,7 +112,7 @@ impl Proxy {
     pub fn start(options: Options, channels: Channels, registry: &Registry) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::register(registry)?);
         let dns = Arc::new(Dns::new(Host::default(), registry)?);
-        let workers = Workers::start(options.workers, options.process, &metrics, &dns)?;
+        let workers = Workers::start(options.workers, options.process, &dns)?;
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 

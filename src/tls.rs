@@ -14,6 +14,7 @@ mod select;
 mod sentence;
 pub mod server;
 mod sessions;
+mod stamp;
 #[cfg(test)]
 mod testing;
 mod tickets;

@@ -1,7 +1,7 @@
 //! Checks the structure of `src/`: which module may import which, and rules for every file.
 //!
-//! [`LAYERS`] is the table of docs/architecture.md. The tests fail for an import that violates it, a file that no
-//! module declares, a file without a `//!` comment, and a file that is too long.
+//! [`LAYERS`] is the table of docs/architecture.md. The tests fail for an import that violates it, files that use each
+//! other in a circle, a file that no module declares, a file without a `//!` comment, and a file that is too long.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,7 +9,7 @@
     reason = "the whole crate is a test: to panic is how it fails"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
@@ -60,6 +60,9 @@ const ALL: &[&str] = &[
 /// The Kubernetes packages, and the modules that may use them. `app` creates the client.
 const CLUSTER_PACKAGES: &[&str] = &["kube", "k8s_openapi"];
 const CLUSTER_MODULES: &[&str] = &["api", "controller", "app"];
+
+/// Modules whose files may use each other in a circle: parsers that call each other.
+const WITH_CIRCLES: &[&str] = &["import", "protocol"];
 
 /// Maximum number of lines of a file before its tests.
 const LONGEST_FILE: usize = 400;
@@ -165,6 +168,60 @@ fn no_file_is_longer_than_a_person_reads_at_once() {
     none(&violations);
 }
 
+#[test]
+fn files_depend_on_each_other_in_one_direction() {
+    let sources = sources();
+    let test_modules: BTreeSet<Vec<String>> =
+        sources.iter().flat_map(declarations).filter(|(_, test)| *test).map(|(module, _)| module).collect();
+    let is_test = |source: &&Source| {
+        (0..=source.module.len()).any(|depth| test_modules.contains(&source.module[..depth]))
+    };
+    let is_exempt =
+        |source: &&Source| WITH_CIRCLES.contains(&source.module.first().map_or("", String::as_str));
+    let sources: Vec<&Source> =
+        sources.iter().filter(|source| !is_test(source) && !is_exempt(source)).collect();
+    let files: BTreeSet<&[String]> = sources.iter().map(|source| source.module.as_slice()).collect();
+    let reexports: BTreeMap<Vec<String>, Vec<String>> =
+        sources.iter().flat_map(|source| reexports(source)).collect();
+    let mut uses: BTreeMap<&[String], BTreeSet<&[String]>> = BTreeMap::new();
+    for source in &sources {
+        for path in used_outside_tests(source) {
+            let path = reexports.get(&path).unwrap_or(&path);
+            let file = (1..=path.len()).rev().find_map(|length| files.get(&path[..length]));
+            // A file may use what the modules above it define.
+            let used = file.filter(|file| !source.module.starts_with(file));
+            uses.entry(&source.module).or_default().extend(used);
+        }
+    }
+    let name = |module: &&[String]| module.join("::");
+    let circles =
+        circles(&uses).into_iter().map(|circle| circle.iter().map(name).collect::<Vec<_>>().join(", "));
+    none(
+        &circles
+            .map(|circle| format!("these files use each other in a circle: {circle}"))
+            .collect::<Vec<_>>(),
+    );
+}
+
+/// Returns the sets of files of which each one reaches each other one.
+fn circles<'a>(uses: &BTreeMap<&'a [String], BTreeSet<&'a [String]>>) -> BTreeSet<BTreeSet<&'a [String]>> {
+    let reached_from = |start: &'a [String]| {
+        let (mut reached, mut open) = (BTreeSet::new(), vec![start]);
+        while let Some(file) = open.pop() {
+            open.extend(uses.get(file).into_iter().flatten().copied().filter(|next| reached.insert(*next)));
+        }
+        reached
+    };
+    let reached: BTreeMap<&[String], BTreeSet<&[String]>> =
+        uses.keys().map(|file| (*file, reached_from(file))).collect();
+    let in_circle = reached.iter().filter(|(file, reached)| reached.contains(*file));
+    let circle = in_circle.map(|(file, others)| {
+        let back = |other: &&&[String]| reached.get(*other).is_some_and(|reached| reached.contains(file));
+        others.iter().filter(back).copied().collect()
+    });
+    circle.collect()
+}
+
 fn none(violations: &[String]) {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
@@ -235,15 +292,41 @@ fn is_cfg_test(attribute: &Attribute) -> bool {
     matches!(&attribute.meta, Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string() == "test")
 }
 
+/// Returns the crate's paths that a file names outside of its tests.
+fn used_outside_tests(source: &Source) -> Vec<Vec<String>> {
+    let mut finder = Finder { skips_tests: true, ..Finder::new(source) };
+    finder.visit_file(&source.syntax);
+    finder.found.into_iter().filter(|path| path[0] != EXTERNAL).map(|path| path[1..].to_vec()).collect()
+}
+
+/// Returns the names that a file re-exports, with the paths at which they are defined.
+fn reexports(source: &Source) -> Vec<(Vec<String>, Vec<String>)> {
+    let mut found = Vec::new();
+    for item in &source.syntax.items {
+        let Item::Use(item) = item else { continue };
+        if matches!(item.vis, syn::Visibility::Inherited) {
+            continue;
+        }
+        let mut finder = Finder::new(source);
+        finder.visit_item_use(item);
+        let ours = finder.found.into_iter().filter(|path| path[0] != EXTERNAL);
+        found.extend(ours.filter_map(|path| {
+            let name = path.last()?.clone();
+            Some(([source.module.as_slice(), &[name]].concat(), path[1..].to_vec()))
+        }));
+    }
+    found
+}
+
 /// Returns the crate's paths that a file names anywhere, such as `["model", "Snapshot"]`.
 fn imports(source: &Source) -> Vec<Vec<String>> {
-    let mut finder = Finder { module: source.module.clone(), found: BTreeSet::new() };
+    let mut finder = Finder::new(source);
     finder.visit_file(&source.syntax);
     finder.found.into_iter().filter(|path| path[0] != EXTERNAL).map(|path| path[1..].to_vec()).collect()
 }
 
 fn external_packages(source: &Source) -> BTreeSet<&'static str> {
-    let mut finder = Finder { module: source.module.clone(), found: BTreeSet::new() };
+    let mut finder = Finder::new(source);
     finder.visit_file(&source.syntax);
     let used = |package: &&&str| finder.found.contains(&vec![EXTERNAL.to_owned(), (**package).to_owned()]);
     CLUSTER_PACKAGES.iter().filter(used).copied().collect()
@@ -257,14 +340,30 @@ struct Finder {
     /// The current module, including inline modules.
     module: Vec<String>,
     found: BTreeSet<Vec<String>>,
+    skips_tests: bool,
+    /// The modules that this file declares: `x::Y` is a path of the crate if `x` is one.
+    children: BTreeSet<String>,
 }
 
 impl Finder {
+    fn new(source: &Source) -> Self {
+        let children = source.syntax.items.iter().filter_map(|item| match item {
+            Item::Mod(item) => Some(item.ident.to_string()),
+            _ => None,
+        });
+        let (module, children) = (source.module.clone(), children.collect());
+        Self { module, found: BTreeSet::new(), skips_tests: false, children }
+    }
+
     /// Resolves a path. Ignores paths of other packages than the crate and the cluster packages.
     fn add(&mut self, written: &[String]) {
         let (mut path, mut rest) = match written.first().map(String::as_str) {
             Some("crate" | "mailgress") => (Vec::new(), &written[1..]),
             Some("super") => (self.module.clone(), written),
+            Some("self") => (self.module.clone(), &written[1..]),
+            Some(child) if written.len() > 1 && self.children.contains(child) => {
+                (self.module.clone(), written)
+            }
             Some(package) if CLUSTER_PACKAGES.contains(&package) => {
                 self.found.insert(vec![EXTERNAL.to_owned(), package.to_owned()]);
                 return;
@@ -306,6 +405,9 @@ impl<'ast> Visit<'ast> for Finder {
     }
 
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
+        if self.skips_tests && item.attrs.iter().any(is_cfg_test) {
+            return;
+        }
         self.module.push(item.ident.to_string());
         syn::visit::visit_item_mod(self, item);
         self.module.pop();

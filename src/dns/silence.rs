@@ -1,21 +1,16 @@
 //! Reports resolvers whose name servers do not answer: in the log, in metrics and in the status of listeners.
 //!
-//! `failures` detects the silence, after which lookups no longer wait. A task probes the name servers, so that no
-//! session has to, and ends the silence when one answers.
+//! `failures` detects the silence, after which lookups no longer wait, and `recovery` ends it.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use prometheus::{IntGaugeVec, Registry};
 use tokio::sync::watch;
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::model::{Resolver, metric};
-use crate::net::{BackendAddress, Backoff};
-
-use super::client::Client;
+use crate::net::BackendAddress;
 
 /// All silent resolvers.
 #[derive(Debug)]
@@ -58,7 +53,8 @@ pub(super) struct Silent {
 }
 
 impl Silent {
-    fn new(among: &Arc<Silences>, block: &Resolver) -> Self {
+    /// Reports a silent resolver.
+    pub(super) fn new(among: &Arc<Silences>, block: &Resolver) -> Self {
         warn!(
             servers = %name(block),
             "no name server answers; greeting clients without looking up their names until one does; {}",
@@ -76,31 +72,8 @@ impl Drop for Silent {
     }
 }
 
-/// Probes the name servers of a silent resolver until one answers or the resolver is no longer used.
-pub(super) async fn watch_over(client: Weak<Client>, began_at: u64, block: Resolver, among: Arc<Silences>) {
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut was_told = false;
-    loop {
-        let Some(asked) = client.upgrade() else { return };
-        asked.probe(PROBE_LIMIT.min(block.timeout)).await;
-        // Report the silence only after the first probe, because a lookup may also fail because of its question.
-        let tell = || {
-            was_told = true;
-            Silent::new(&among, &block)
-        };
-        if !asked.failures().stay_silent(began_at, asked.answers(), Instant::now(), tell) {
-            if was_told {
-                info!(servers = %name(&block), "name servers answer again or are no longer used");
-            }
-            return;
-        }
-        drop(asked);
-        sleep(backoff.pause()).await;
-    }
-}
-
 /// Returns the name servers as shown in logs and metrics.
-fn name(block: &Resolver) -> String {
+pub(super) fn name(block: &Resolver) -> String {
     if block.nameservers.is_empty() {
         return "resolv.conf".to_owned();
     }
@@ -124,10 +97,3 @@ fn remedy(block: &Resolver) -> &'static str {
         false => "check resolver.nameservers and the way to them",
     }
 }
-
-/// Time between the first two probes; it doubles after each probe.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest time between two probes.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Time limit for the answer to a probe.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::listener::{Hostname, Listener};
+use super::hostname::Hostname;
+use super::listener::Listener;
 
 /// The host names of a socket's listeners, for a lookup that does not iterate over all listeners.
 #[derive(Debug, Default)]

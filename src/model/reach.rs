@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::listener::Hostname;
+use super::hostname::Hostname;
 use crate::net::BackendAddress;
 
 /// What a listener may connect to.

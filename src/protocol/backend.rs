@@ -18,11 +18,11 @@ use crate::secret::Secret;
 
 pub use self::error::BackendError;
 use self::error::GREETING;
+pub use self::error::first_line;
 use self::imap::Imap;
 use self::pop3::Pop3;
 pub use self::probe::{Probe, ProbeStep};
 pub use self::refusal::{RefusalCause, is_closing};
-pub use self::reply::first_line;
 use self::smtp::Smtp;
 use super::Protocol;
 use super::imap::id::ClientId;

@@ -16,9 +16,10 @@ use tracing::warn;
 use crate::net::socket::Listening;
 use crate::net::{ClientAddress, has_no_descriptor};
 
+use super::context::WorkerContext;
+use super::dispatch::{Dispatcher, Work};
 use super::serving::Serving;
 use super::session::{self, Incoming};
-use super::worker::{Dispatcher, Work, WorkerContext};
 
 /// Accepts from one socket until it is stopped. It runs on one worker and gives sessions to all workers.
 pub(crate) struct AcceptLoop {
@@ -34,6 +35,8 @@ pub(crate) struct AcceptLoop {
     pub(crate) stop: CancellationToken,
     /// Dropped when this loop has released the socket.
     pub(crate) running: TaskTrackerToken,
+    /// Counts the pauses of all loops.
+    pub(crate) pauses: IntCounter,
 }
 
 /// A shared listening socket that `AsyncFd` can hold.
@@ -61,8 +64,13 @@ impl AsFd for Descriptor {
 }
 
 impl AcceptLoop {
+    /// Returns the work that starts this loop on a worker.
+    pub(crate) fn start(self) -> Work {
+        Work::Start(Box::new(|context| drop(tokio::spawn(self.run(Arc::clone(context))))))
+    }
+
     /// Runs until `stop`. Connections that the kernel had completed by then are still served.
-    pub(crate) async fn run(self, context: Arc<WorkerContext>, pauses: IntCounter) {
+    async fn run(self, context: Arc<WorkerContext>) {
         let socket = match Descriptor(Arc::clone(&self.listening)).watched() {
             Ok(socket) => socket,
             Err(error) => {
@@ -81,7 +89,7 @@ impl AcceptLoop {
             match self.accept_all(&context).await {
                 Ok(()) => ready.clear_ready(),
                 Err(error) => {
-                    pauses.inc();
+                    self.pauses.inc();
                     if has_no_descriptor(&error) {
                         context.auth.close_kept();
                     }

@@ -11,13 +11,12 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::net::{Arrived, Socket, Stream};
 use crate::protocol::{Cleartext, Input};
 
 use super::end::End;
-use super::relay::Side;
 
 /// A stream and its input.
 #[derive(Debug)]
@@ -31,6 +30,16 @@ pub(crate) struct Connection {
     is_drained: bool,
     /// A reply was not sent completely.
     is_mid_reply: bool,
+}
+
+/// One side of the relay.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) stream: Stream,
+    /// Bytes that were received before the relay and still have to be delivered.
+    pub(crate) received: Zeroizing<Vec<u8>>,
+    /// Counts the bytes that this side sends.
+    pub(crate) relayed: IntCounter,
 }
 
 impl Connection {

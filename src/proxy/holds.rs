@@ -13,9 +13,10 @@ use crate::model::{ListenerId, RouteId, RouteState, Routes, Routing, SessionId};
 use crate::protocol::Protocol;
 use crate::protocol::user::Named;
 
+use super::live::Order;
 use super::record::{Record, SessionUser};
 use super::serving::ServedListener;
-use super::sessions::{Order, RelayedSession, Sessions};
+use super::sessions::{RelayedSession, Sessions};
 
 /// When the sessions of held routes have to end.
 #[derive(Debug, Default)]

@@ -15,8 +15,8 @@ use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::Protocol;
 
 use super::end::{End, Fault};
+use super::live::Relayed;
 use super::metrics::TlsLabel;
-use super::relay::Relayed;
 use super::serving::ServedListener;
 use super::verdicts::Verdict;
 

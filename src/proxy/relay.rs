@@ -12,19 +12,18 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::model::Timeouts;
 use crate::net::Stream;
 use crate::protocol::follow::{Follower, Interrupted, Passage};
 
 use self::direction::{Direction, Failure};
+use super::connection::Side;
 use super::end::End;
-use super::sessions::Live;
+use super::live::{Live, Relayed};
 
 /// Both connections of a session that is logged in.
 #[derive(Debug)]
@@ -47,23 +46,6 @@ enum Progress {
     HalfClosed,
     /// Both sides are done, or one failed.
     Ended(End),
-}
-
-/// Numbers of relayed bytes, however the session ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Relayed {
-    pub(crate) to_backend: u64,
-    pub(crate) to_client: u64,
-}
-
-/// One side of the relay.
-#[derive(Debug)]
-pub(crate) struct Side {
-    pub(crate) stream: Stream,
-    /// Bytes that were received before the relay and still have to be delivered.
-    pub(crate) received: Zeroizing<Vec<u8>>,
-    /// Counts the bytes that this side sends.
-    pub(crate) relayed: IntCounter,
 }
 
 impl Relay {

@@ -334,7 +334,7 @@ impl ServedListener {
         let health =
             listener.destination().and_then(|destination| context.health.of(listener, &destination, &tls));
         let upstream = Arc::new(ServedUpstream { settings: Arc::clone(&listener.upstream), tls, health });
-        routes.store(ServedRoutes::new(listener, &routes.load(), &upstream, context)?);
+        routes.store(ServedRoutes::new(listener, &routes.load(), &upstream, context.health)?);
         Ok(Self {
             listener: Arc::clone(listener),
             counters,

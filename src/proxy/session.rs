@@ -29,12 +29,13 @@ use crate::protocol::follow::{Follower, SmtpStart};
 use crate::protocol::{Frontend, FrontendConfig};
 
 use super::balance::Placement;
+use super::context::{Seat, WorkerContext};
 use super::end::End;
+use super::live::Relayed;
 use super::record::Record;
-use super::relay::{Relay, Relayed};
+use super::relay::Relay;
 use super::serving::{ServedListener, Serving};
 use super::sessions::Listed;
-use super::worker::{Seat, WorkerContext};
 use client::{Counted, DRAIN_TEXT, Session};
 use upstream::Accepting;
 

@@ -4,13 +4,9 @@
 //! it, so workers wait for each other only while somebody lists sessions.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::sleep_until;
 
@@ -18,8 +14,8 @@ use crate::model::sessions::{OpenSession, SessionFilter};
 use crate::protocol::Protocol;
 
 use super::end::End;
+use super::live::{Live, Order, Relayed};
 use super::record::{Record, Selector};
-use super::relay::Relayed;
 
 /// The relayed sessions of all workers.
 #[derive(Debug)]
@@ -41,31 +37,6 @@ pub(crate) struct RelayedSession {
 pub(crate) struct Listed {
     shard: Arc<Shard>,
     session: Arc<RelayedSession>,
-}
-
-/// What a session shows of itself while it is relayed, and how it is told to end. Only its own task writes the numbers.
-#[derive(Debug)]
-pub(crate) struct Live {
-    began: Instant,
-    to_backend: AtomicU64,
-    to_client: AtomicU64,
-    /// When bytes moved last, in milliseconds since `began`.
-    moved: AtomicU64,
-    /// 0, or an [`Order`].
-    order: AtomicU8,
-    task: AtomicWaker,
-}
-
-/// Why a session has to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Order {
-    /// An operator ended it.
-    Kick = 1,
-    /// The replica drains.
-    Drain = 2,
-    /// The session's `MailRoute` is held.
-    Hold = 3,
 }
 
 impl Sessions {
@@ -172,62 +143,6 @@ impl RelayedSession {
     fn view(&self, now: Instant, at: SystemTime) -> OpenSession {
         let idle = now.saturating_duration_since(self.live.moved_at());
         self.record.view(self.live.relayed(), idle, (now, at))
-    }
-}
-
-impl Live {
-    pub(crate) fn new(began: Instant) -> Self {
-        Self {
-            began,
-            to_backend: AtomicU64::new(0),
-            to_client: AtomicU64::new(0),
-            moved: AtomicU64::new(0),
-            order: AtomicU8::new(0),
-            task: AtomicWaker::new(),
-        }
-    }
-
-    /// Stores how many bytes have moved, after some have.
-    pub(crate) fn moved(&self, relayed: Relayed, at: Instant) {
-        let since = at.saturating_duration_since(self.began).as_millis();
-        self.to_backend.store(relayed.to_backend, Ordering::Relaxed);
-        self.to_client.store(relayed.to_client, Ordering::Relaxed);
-        self.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// Tells the session to end. Returns false if it was told before.
-    pub(crate) fn end(&self, order: Order) -> bool {
-        let told = self.order.compare_exchange(0, order as u8, Ordering::Release, Ordering::Relaxed).is_ok();
-        if told {
-            self.task.wake();
-        }
-        told
-    }
-
-    /// Waits until the session is told to end.
-    pub(crate) async fn told(&self) -> End {
-        poll_fn(|cx| {
-            self.task.register(cx.waker());
-            match self.order.load(Ordering::Acquire) {
-                0 => Poll::Pending,
-                order if order == Order::Kick as u8 => Poll::Ready(End::Kicked),
-                order if order == Order::Hold as u8 => Poll::Ready(End::Held),
-                _ => Poll::Ready(End::Drained),
-            }
-        })
-        .await
-    }
-
-    pub(crate) fn relayed(&self) -> Relayed {
-        Relayed {
-            to_backend: self.to_backend.load(Ordering::Relaxed),
-            to_client: self.to_client.load(Ordering::Relaxed),
-        }
-    }
-
-    pub(crate) fn moved_at(&self) -> Instant {
-        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        self.began.checked_add(moved).unwrap_or(self.began)
     }
 }
 

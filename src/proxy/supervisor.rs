@@ -28,7 +28,7 @@ use super::registration::Registrations;
 use super::report::Reporter;
 use super::running::Running;
 use super::serving::{ListenerStates, Serving, ServingContext};
-use super::worker::{Work, Workers};
+use super::worker::Workers;
 use super::{Channels, Options};
 
 /// Owns all listening sockets.
@@ -248,8 +248,9 @@ impl Supervisor {
                     keeps: socket.options.reuse_port,
                     stop: stop.clone(),
                     running: accepting.token(),
+                    pauses: self.metrics.accept_pauses.clone(),
                 };
-                dispatcher.give(home, Work::Accept(accept)).await;
+                dispatcher.give(home, accept.start()).await;
             }
         }
         accepting.close();

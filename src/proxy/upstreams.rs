@@ -13,9 +13,8 @@ use crate::model::{Destination, Listener, RouteId, Routes, Upstream, UpstreamTls
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
 
-use super::health::CheckedBackend;
+use super::health::{CheckedBackend, HealthChecks};
 use super::route::BackendTls;
-use super::serving::ServingContext;
 
 /// How to talk to a backend.
 #[derive(Debug)]
@@ -87,7 +86,7 @@ impl ServedRoutes {
         listener: &Listener,
         before: &Self,
         own: &Arc<ServedUpstream>,
-        context: ServingContext<'_>,
+        health: &HealthChecks,
     ) -> Result<Self, TlsError> {
         let Some(routes) = &listener.routes else { return Ok(Self::default()) };
         let before = before.by_route();
@@ -97,7 +96,7 @@ impl ServedRoutes {
             let is_shared = Arc::ptr_eq(&destination.upstream, &own.settings);
             let previous = id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own));
             let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
-            let health = context.health.of(listener, destination, &tls);
+            let health = health.of(listener, destination, &tls);
             Ok(Arc::new(ServedUpstream { settings: Arc::clone(&destination.upstream), tls, health }))
         };
         let upstreams = routes.destinations.iter().enumerate().map(|(position, destination)| {

@@ -16,7 +16,7 @@ use rustls_pki_types::UnixTime;
 use crate::model::{ClientAuth, ClientAuthMode, ServerTls, SharedTicketKeys, TicketKey, TicketKeys};
 use crate::protocol::Protocol;
 
-use super::resume::{stamp, unstamp};
+use super::stamp::{stamp, unstamp};
 
 /// The tickets of a listener.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use crate::dns::Target;
 
 use super::connect::{Connection, Silence};
 use super::pace::Pace;
-use super::quota::Quota;
+use super::quota::{KeepsConnections, Quota};
 
 /// Maximum number of connections that each worker keeps to the endpoints of a service.
 const MAX_IDLE: usize = 64;
@@ -132,17 +132,6 @@ impl Pool {
         }
     }
 
-    /// Closes one connection to make room for another. Returns false if none is kept.
-    pub(super) fn close_longest_kept(&self) -> bool {
-        let longest = self.state().idle.pop_front();
-        longest.is_some()
-    }
-
-    pub(super) fn close_kept(&self) {
-        let closed = std::mem::take(&mut self.state().idle);
-        drop(closed);
-    }
-
     /// Closes connections that are old or ended. Returns false if none is left.
     fn sweep(&self) -> bool {
         let mut state = self.state();
@@ -184,6 +173,18 @@ async fn sweep(pool: Weak<Pool>) {
             Some(pool) if pool.sweep() => {}
             _ => return,
         }
+    }
+}
+
+impl KeepsConnections for Pool {
+    fn close_kept(&self) {
+        let closed = std::mem::take(&mut self.state().idle);
+        drop(closed);
+    }
+
+    fn close_longest_kept(&self) -> bool {
+        let longest = self.state().idle.pop_front();
+        longest.is_some()
     }
 }
 

@@ -3,12 +3,11 @@
 //! Each session has one file descriptor reserved for the auth service. Kept connections use the same descriptors, so
 //! one of them is closed if a new connection would exceed the limit.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
-
-use super::pool::Pool;
 
 /// The limit and the count of connections in the process. Clones share them.
 #[derive(Clone, Debug)]
@@ -18,7 +17,16 @@ pub struct Quota(Arc<Inner>);
 struct Inner {
     most: AtomicUsize,
     open: AtomicUsize,
-    pools: Mutex<Vec<Weak<Pool>>>,
+    pools: Mutex<Vec<Weak<dyn KeepsConnections>>>,
+}
+
+/// A pool of kept connections.
+pub(super) trait KeepsConnections: Send + Sync + fmt::Debug {
+    /// Closes all of them.
+    fn close_kept(&self);
+
+    /// Closes the one that was kept for the longest time. Returns false if none is kept.
+    fn close_longest_kept(&self) -> bool;
 }
 
 /// Counts one connection until it is dropped.
@@ -46,10 +54,11 @@ impl Quota {
     }
 
     /// Registers a pool whose kept connections may be closed.
-    pub(super) fn join(&self, pool: &Arc<Pool>) {
+    pub(super) fn join(&self, pool: &Arc<impl KeepsConnections + 'static>) {
         let mut pools = self.lock();
         pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(pool));
+        let pool = Arc::downgrade(pool);
+        pools.push(pool);
     }
 
     /// Counts a new connection, and closes kept connections if the limit is exceeded. It always succeeds, because the
@@ -71,11 +80,11 @@ impl Quota {
         self.0.open.load(Ordering::Relaxed) > self.0.most.load(Ordering::Relaxed)
     }
 
-    fn pools(&self) -> Vec<Arc<Pool>> {
+    fn pools(&self) -> Vec<Arc<dyn KeepsConnections>> {
         self.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Pool>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<dyn KeepsConnections>>> {
         self.0.pools.lock()
     }
 }

@@ -2,7 +2,6 @@
 
 use super::XclientNegotiation;
 use super::refusal::{self, is_closing};
-use super::reply::first_line;
 use crate::protocol::Protocol;
 use crate::protocol::sasl::Mechanism;
 
@@ -176,3 +175,13 @@ const TRUST_US_OR_ASK: &str = "upstream.xclientNegotiation: Always sends it even
                                upstream.xclientNegotiation: Auto or upstream.xclient: false";
 /// The name of the greeting's step in errors.
 pub(super) const GREETING: &str = "the connection";
+
+/// Returns the first line of a reply for logs and errors: escaped, at most 200 characters.
+#[must_use]
+pub fn first_line(reply: &[u8]) -> String {
+    let first = reply.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+    first.escape_ascii().map(char::from).take(SHOWN).collect()
+}
+
+/// Characters of a reply that are shown.
+const SHOWN: usize = 200;

@@ -2,7 +2,8 @@
 
 use crate::protocol::input::Input;
 
-use super::{BackendError, GREETING};
+use super::GREETING;
+use super::error::{BackendError, first_line};
 
 #[derive(Debug)]
 pub(super) struct SmtpReply {
@@ -82,13 +83,6 @@ pub(super) fn unexpected(step: &'static str, verbatim: Vec<u8>) -> BackendError 
     BackendError::Unexpected { step, reply: first_line(&verbatim), verbatim }
 }
 
-/// Returns the first line of a reply for logs and errors: escaped, at most 200 characters.
-#[must_use]
-pub fn first_line(reply: &[u8]) -> String {
-    let first = reply.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
-    first.escape_ascii().map(char::from).take(SHOWN).collect()
-}
-
 fn take(input: &mut Input, end: Option<usize>, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
     if step == GREETING && is_tls_record(input.peek()) {
         return Err(BackendError::SpeaksTls);
@@ -132,9 +126,6 @@ fn announced_literal(response: &[u8]) -> Option<usize> {
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
-
-/// Characters of a reply that are shown.
-const SHOWN: usize = 200;
 
 #[cfg(test)]
 mod tests {

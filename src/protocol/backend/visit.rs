@@ -10,7 +10,8 @@ use crate::protocol::input::Input;
 use crate::protocol::sasl::encode_base64;
 use crate::secret::Secret;
 
-use super::reply::{first_line, take_dotted, take_line, take_response, take_smtp};
+use super::error::first_line;
+use super::reply::{take_dotted, take_line, take_response, take_smtp};
 use super::{BackendError, GREETING};
 
 /// A conversation with a server, one question at a time.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use prometheus::IntCounter;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -11,7 +12,7 @@ use crate::net::Socket;
 use crate::protocol::follow::SmtpStart;
 use crate::protocol::{CloseReason, Protocol};
 use crate::proxy::end::{Fault, Outcome};
-use crate::proxy::sessions::Order;
+use crate::proxy::live::Order;
 
 struct Ends {
     client: UnixStream,

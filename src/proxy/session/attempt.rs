@@ -12,27 +12,11 @@ use crate::net::ClientAddress;
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, Mechanism, PendingLogin};
 
-use super::client::Session;
+use super::client::{Attempted, Session};
 use crate::proxy::bans::Consequence;
 use crate::proxy::end::End;
-use crate::proxy::guess::Guess;
 use crate::proxy::limits::LimitReached;
 use crate::proxy::record;
-
-/// The data of a login that is needed until it is decided or its refusal is logged.
-#[derive(Debug)]
-pub(super) struct Attempted {
-    /// Escaped and shortened for the log.
-    login: Box<str>,
-    method: &'static str,
-    /// Counted from 1 for each connection.
-    number: u32,
-    /// False for mail without a login, for which nothing can be guessed.
-    has_credentials: bool,
-    /// XOAUTH2 or OAUTHBEARER, relayed to the backend.
-    is_token: bool,
-    guess: Option<Guess>,
-}
 
 /// The `reason` of a refused login in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //! closing.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -11,22 +10,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::auth;
 use crate::dns::UNAVAILABLE;
-use crate::net::ClientAddress;
 use crate::protocol::notices::{self, CertificateProblem};
 use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Frontend, Protocol, StartTlsOffer};
 use crate::tls::ClientCertificate;
 
-use super::attempt::Attempted;
 use super::goodbye::Goodbye;
-use super::proxied::FirstBytes;
+use super::proxied::{Ends, FirstBytes};
 use crate::proxy::connection::Connection;
+use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
+use crate::proxy::guess::Guess;
 use crate::proxy::limits::{Admission, CountedAs, LimitReached};
 use crate::proxy::metrics::{OpenSession, TlsLabel};
 use crate::proxy::serving::{ServedListener, Serving};
-use crate::proxy::worker::WorkerContext;
 
 /// A session before its login is accepted.
 #[derive(Debug)]
@@ -57,38 +55,6 @@ pub(super) struct Session {
     pub(super) deadline: Deadline,
     /// The end of the listener's drain.
     pub(super) goodbye: Goodbye,
-}
-
-/// The addresses of a connection, with those of a trusted PROXY header.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ends {
-    /// The client.
-    pub(super) client: ClientAddress,
-    /// Whether `client` comes from a trusted PROXY header.
-    pub(super) is_proxied: bool,
-    /// Source and destination of a PROXY header, trusted or not; for the auth service.
-    pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
-    /// The address that the client connected to, if it comes from the same PROXY header as `client`. Otherwise it is
-    /// our socket's address.
-    pub(super) destination: Option<SocketAddr>,
-    /// The addresses under which limits count the client.
-    pub(super) counted: CountedAs,
-    /// Whether a PROXY header at the start ends the connection.
-    pub(super) takes_no_header: bool,
-}
-
-impl Ends {
-    /// Creates the addresses of a connection without a PROXY header.
-    pub(super) fn direct(client: ClientAddress) -> Self {
-        Self {
-            client,
-            is_proxied: false,
-            proxied: None,
-            destination: None,
-            counted: CountedAs::client(client),
-            takes_no_header: false,
-        }
-    }
 }
 
 /// The data of a TLS connection.
@@ -178,6 +144,21 @@ async fn send_and_close(mut connection: Connection, mut message: Vec<u8>) {
         let _ = timeout_at(Instant::now() + LAST_MESSAGE_TIME, connection.send(&mut message)).await;
     }
     connection.close().await;
+}
+
+/// The data of a login that is needed until it is decided or its refusal is logged.
+#[derive(Debug)]
+pub(super) struct Attempted {
+    /// Escaped and shortened for the log.
+    pub(super) login: Box<str>,
+    pub(super) method: &'static str,
+    /// Counted from 1 for each connection.
+    pub(super) number: u32,
+    /// False for mail without a login, for which nothing can be guessed.
+    pub(super) has_credentials: bool,
+    /// XOAUTH2 or OAUTHBEARER, relayed to the backend.
+    pub(super) is_token: bool,
+    pub(super) guess: Option<Guess>,
 }
 
 impl Session {

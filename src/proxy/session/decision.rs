@@ -9,25 +9,17 @@ use crate::auth::{AuthAnswer, AuthError, AuthRequest};
 use crate::model::{Auth, HttpAuth, SessionId};
 use crate::protocol::backend::{self, BackendLogin, RefusalCause};
 use crate::protocol::notices;
-use crate::protocol::{Attempt, BackendError, Frontend, LoginRequest, PendingLogin, Protocol, Refused};
+use crate::protocol::{Attempt, BackendError, LoginRequest, PendingLogin, Protocol, Refused};
 
 use super::client::{Secured, Session};
 use super::routing::{FirstMessage, Routed, session_user, user};
-use super::upstream::{Accepting, Authorised, LoginReply};
+use super::upstream::{Accepting, Authorised, Decision, LoginReply};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
 use crate::proxy::source_addresses::Origin;
 use crate::proxy::verdicts;
-
-/// The result of one login.
-pub(super) enum Decision {
-    /// The login was refused; the client may continue.
-    Refused(Frontend),
-    /// The backend accepted the login.
-    Accepted(Accepting),
-}
 
 impl Session {
     /// Decides about one login.

@@ -7,9 +7,8 @@ use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
 use super::client::{Counted, Secured, Session, refuse_for_limit};
-use super::decision::Decision;
 use super::goodbye::Goodbye;
-use super::upstream::Accepting;
+use super::upstream::{Accepting, Decision};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::metrics::TlsLabel;

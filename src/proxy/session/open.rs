@@ -15,15 +15,15 @@ use crate::net::{ClientAddress, Socket, Stream};
 use crate::protocol::{Frontend, Protocol, begins_tls, notices};
 use crate::tls::{Accepted, TlsAcceptor};
 
-use super::client::{Counted, Ends, Secured, Session, refuse_for_limit};
-use super::proxied::{read_proxy_header, refuse_header_before_tls};
+use super::client::{Counted, Secured, Session, refuse_for_limit};
+use super::proxied::{Ends, read_proxy_header, refuse_header_before_tls};
 use crate::proxy::connection::Connection;
+use crate::proxy::context::WorkerContext;
 use crate::proxy::end::End;
 use crate::proxy::limits::LimitReached;
 use crate::proxy::metrics::TlsLabel;
 use crate::proxy::record::Record;
 use crate::proxy::serving::{ServedListener, Serving, SocketTls};
-use crate::proxy::worker::WorkerContext;
 
 /// Registers the descriptor with this worker's event queue.
 pub(super) fn socket(connection: OwnedFd, is_unix: bool) -> io::Result<Socket> {

@@ -1,6 +1,7 @@
 //! Reads the PROXY header at the start of a connection, and no byte more, because a TLS ClientHello may follow in the
 //! same segment. Also detects the header of a peer that must not send one.
 
+use std::net::SocketAddr;
 use std::time::Instant as StdInstant;
 
 use tokio::time::{Instant, timeout_at};
@@ -9,8 +10,6 @@ use crate::model::{InboundProxyProtocol, Limits, UntrustedPeers};
 use crate::net::{ClientAddress, Socket};
 use crate::protocol::Input;
 use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
-
-use super::client::Ends;
 use crate::proxy::end::End;
 use crate::proxy::limits::{Admission, CountedAs, LimitReached, MAX_AWAITED_HEADERS};
 use crate::proxy::serving::Serving;
@@ -49,6 +48,38 @@ pub(super) async fn read_proxy_header(
         ProxyHeader::Local if trusted => Ends { counted: CountedAs::nobody(), ..Ends::direct(peer) },
         ProxyHeader::Local => Ends::direct(peer),
     })
+}
+
+/// The addresses of a connection, with those of a trusted PROXY header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    /// The client.
+    pub(super) client: ClientAddress,
+    /// Whether `client` comes from a trusted PROXY header.
+    pub(super) is_proxied: bool,
+    /// Source and destination of a PROXY header, trusted or not; for the auth service.
+    pub(super) proxied: Option<(SocketAddr, SocketAddr)>,
+    /// The address that the client connected to, if it comes from the same PROXY header as `client`. Otherwise it is
+    /// our socket's address.
+    pub(super) destination: Option<SocketAddr>,
+    /// The addresses under which limits count the client.
+    pub(super) counted: CountedAs,
+    /// Whether a PROXY header at the start ends the connection.
+    pub(super) takes_no_header: bool,
+}
+
+impl Ends {
+    /// Creates the addresses of a connection without a PROXY header.
+    pub(super) fn direct(client: ClientAddress) -> Self {
+        Self {
+            client,
+            is_proxied: false,
+            proxied: None,
+            destination: None,
+            counted: CountedAs::client(client),
+            takes_no_header: false,
+        }
+    }
 }
 
 /// The first bytes of a connection that must not start with a PROXY header, until they are decided.

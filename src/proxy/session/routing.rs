@@ -15,8 +15,7 @@ use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Proto
 use crate::secret::Secret;
 
 use super::client::Session;
-use super::decision::Decision;
-use super::upstream::{Authorised, Place};
+use super::upstream::{Authorised, Decision, Place};
 use crate::proxy::end::End;
 use crate::proxy::record::{Record, SessionUser};
 use crate::proxy::upstreams::ServedRoutes;

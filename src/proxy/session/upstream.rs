@@ -10,7 +10,9 @@ use crate::model::{self, Reach, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header::{self, Details};
-use crate::protocol::{Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, PendingLogin, Protocol};
+use crate::protocol::{
+    Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, Frontend, PendingLogin, Protocol,
+};
 use crate::secret::Secret;
 
 use super::client::Session;
@@ -73,6 +75,14 @@ pub(super) enum LoginReply {
     Refused(PendingLogin, Refusal),
     /// The backend could not be reached, or gave no usable reply.
     Failed(PendingLogin, End),
+}
+
+/// The result of one login.
+pub(super) enum Decision {
+    /// The login was refused; the client may continue.
+    Refused(Frontend),
+    /// The backend accepted the login.
+    Accepted(Accepting),
 }
 
 /// A connection to one endpoint.
