@@ -94,16 +94,17 @@ mod number {
     use std::ops::RangeInclusive;
 
     pub(super) const XFSZ: i32 = 25;
-    pub(super) const NAMED: [(i32, &str); 8] = [
+    pub(super) const NAMED: [(i32, &str); 9] = [
         (10, "SIGUSR1"),
         (12, "SIGUSR2"),
         (14, "SIGALRM"),
         (16, "SIGSTKFLT"),
+        (24, "SIGXCPU"),
         (26, "SIGVTALRM"),
         (27, "SIGPROF"),
         (29, "SIGIO"),
         (30, "SIGPWR"),
     ];
-    /// C libraries use the lower real-time signals for themselves.
+    /// C libraries use the lower real-time signals for themselves (musl: 32 to 34).
     pub(super) const REAL_TIME: RangeInclusive<i32> = 35..=64;
 }

@@ -1,5 +1,6 @@
 //! `mailgress import nginx`: converts an nginx or Angie mail configuration to manifests.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -124,9 +125,17 @@ fn report_refusal(refused: &Refused, err: &mut impl Write) -> anyhow::Result<Exi
 /// The files and the name resolution of this host.
 struct Disk;
 
+/// Bytes of a file. No configuration, certificate or key is larger.
+const MAX_FILE: u64 = 3 << 20;
+
 impl Source for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        let mut content = Vec::new();
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > MAX_FILE {
+            return Err(io::Error::other("it is larger than 3 MiB, and no configuration of nginx"));
+        }
+        Ok(content)
     }
 
     fn glob(&self, pattern: &Path) -> Vec<PathBuf> {

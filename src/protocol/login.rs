@@ -3,7 +3,7 @@
 use crate::secret::Secret;
 
 use super::frontend::PendingLogin;
-use super::sasl::Mechanism;
+use super::sasl::{self, Mechanism};
 
 /// A login that the client requests, and the state that waits for the decision.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl LoginRequest {
     }
 
     /// Tells whether a field contains NUL, CR or LF. No protocol can carry these safely: CR and LF end a command, and
-    /// NUL separates the fields of SASL PLAIN. `Relayed` is base64, so it never contains them.
+    /// NUL separates the fields of SASL PLAIN. The message of `Relayed` is read.
     #[must_use]
     pub fn holds_line_breaks_or_nul(&self) -> bool {
         let fields: [&[u8]; 3] = match self {
@@ -84,7 +84,11 @@ impl LoginRequest {
             Self::Digest { login, digest, .. } => [login, digest.expose(), &[]],
             Self::Token { login, token, .. } => [login, token.expose(), &[]],
             Self::External { login } => [login, &[], &[]],
-            Self::Relayed { .. } | Self::Anonymous => return false,
+            Self::Relayed { initial_response, .. } => {
+                let message = initial_response.as_ref();
+                return message.is_some_and(|message| sasl::holds_line_breaks_or_nul(message.expose()));
+            }
+            Self::Anonymous => return false,
         };
         fields.into_iter().any(holds_line_breaks_or_nul)
     }
@@ -217,6 +221,12 @@ mod tests {
                 assert!(request.holds_line_breaks_or_nul(), "{request:?}");
             }
         }
+        let relayed = |message: &[u8]| {
+            let initial_response = Some(Secret::from(message));
+            LoginRequest::Relayed { mechanism: Mechanism::XOAuth2, initial_response }
+        };
+        assert!(relayed(b"dXNlcj1ibw1i").holds_line_breaks_or_nul());
+        assert!(!relayed(b"dXNlcj1ib2I=").holds_line_breaks_or_nul());
         assert!(!password(b"m\te", b"p\x1b w", b"").holds_line_breaks_or_nul());
         assert!(!LoginRequest::Anonymous.holds_line_breaks_or_nul());
     }

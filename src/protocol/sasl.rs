@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-use super::login::LoginRequest;
+use super::login::{self, LoginRequest};
 
 /// A login mechanism, as in `authMethods`. The order is the order of announcement, as in nginx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -117,6 +117,14 @@ pub fn encode_base64(bytes: &[u8]) -> String {
 #[must_use]
 pub fn is_message(token: &[u8]) -> bool {
     token.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+}
+
+/// Tells whether a relayed message contains NUL, CR or LF. No mechanism that is relayed uses them in its messages. Text
+/// after a `=` is read too, because backends disagree about whether the message ends there.
+#[must_use]
+pub fn holds_line_breaks_or_nul(message: &[u8]) -> bool {
+    let runs = message.split(|&byte| byte == b'=').filter_map(|run| LENIENT.decode(run).ok());
+    runs.map(Zeroizing::new).any(|run| login::holds_line_breaks_or_nul(&run))
 }
 
 /// Decodes PLAIN (RFC 4616): `authzid NUL login NUL password`. Further NULs become part of the password, which
@@ -318,6 +326,20 @@ mod tests {
             b"n,a=me,auth=Bearer tok",
         ] {
             assert_eq!(decode(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn line_breaks_and_nul_are_found_in_relayed_messages() {
+        for bad in
+            [&b"user=bo\rb\x01auth=Bearer tok\x01\x01"[..], b"user=b\x01auth=Bearer t\0k\x01\x01", b"\n"]
+        {
+            assert!(holds_line_breaks_or_nul(&encode(bad)), "{bad:?}");
+        }
+        assert!(holds_line_breaks_or_nul(b"b2s=Cg=="), "after the padding");
+        assert!(holds_line_breaks_or_nul(b"Cg"), "without padding");
+        for good in [&b"dXNlcj1ib2IBYXV0aD1CZWFyZXIgdG9rAQE="[..], b"AQ==", b"=", b"", b"b"] {
+            assert!(!holds_line_breaks_or_nul(good), "{good:?}");
         }
     }
 

@@ -16,11 +16,12 @@ const MOMENT: Duration = Duration::from_secs(30);
 const HANGUP: i32 = 1;
 const QUIT: i32 = 3;
 /// The numbers are those of `kill -l`.
-const IGNORED: [(i32, &str); 10] = [
+const IGNORED: [(i32, &str); 11] = [
     (10, "SIGUSR1"),
     (12, "SIGUSR2"),
     (14, "SIGALRM"),
     (16, "SIGSTKFLT"),
+    (24, "SIGXCPU"),
     (26, "SIGVTALRM"),
     (27, "SIGPROF"),
     (29, "SIGIO"),

@@ -529,6 +529,12 @@ fn strict_prints_nothing_but_notes() {
 }
 
 #[test]
+fn a_file_without_an_end_is_refused() {
+    let error = Disk.read(Path::new("/dev/zero")).unwrap_err();
+    assert!(error.to_string().contains("larger than 3 MiB"), "{error}");
+}
+
+#[test]
 fn reports_only_the_missing_file() {
     let text = "mail { auth_http a; foo; include nothere.conf; server { include gone.conf; } }";
     let said = inline(text).unwrap_err().to_string();

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::controller::manifest::text::decode;
 use crate::controller::manifest::yaml::{MAX_TEXT, too_large};
 
@@ -167,7 +169,9 @@ fn minimum_age(metadata: &Metadata, known: Option<&Stamp>) -> Duration {
 ///
 /// Fails if the file cannot be read, is larger than `MAX_TEXT`, or is not text.
 pub fn read(path: &Path) -> io::Result<String> {
-    let file = fs::File::open(path)?;
+    // Some files of /proc look like files, and a read waits for content that may never come.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if size > MAX_TEXT {
         return Err(io::Error::other(too_large(size)));
@@ -341,6 +345,15 @@ mod tests {
         write(&folder.path().join("new"), "a: 3\n");
         fs::rename(folder.path().join("new"), &path).unwrap();
         assert!(!doubts(RecentWrites::Wait));
+    }
+
+    #[test]
+    fn a_file_whose_content_does_not_come_is_unreadable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RWXU).unwrap();
+        let _writer = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

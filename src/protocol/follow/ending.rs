@@ -31,7 +31,7 @@ pub(super) enum Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Announced {
     No,
-    /// In the reply to a command (221 or 421), or with any 421 that is the client's fault.
+    /// In the reply to a command (221, 421 or 521), or with any 421 that is the client's fault.
     InReply,
     /// With a 421 that answers no command, for another reason than its policy.
     Unasked,
@@ -72,7 +72,7 @@ impl Ending {
         self.outstanding = left;
         self.announced = match (self.before_content, code) {
             (Some(0), 400..=499) if !is_policy => Announced::Postponed,
-            (_, CLOSING | GOODBYE) => Announced::InReply,
+            (_, CLOSING | GOODBYE | NO_SERVICE) => Announced::InReply,
             _ if self.announced == Announced::Postponed => Announced::No,
             _ => self.announced,
         };
@@ -100,11 +100,23 @@ impl Ending {
 
 /// Replies after which the backend closes.
 const GOODBYE: u16 = 221;
+/// Postfix sends it with a syntax error after which it cannot know where the next command begins (RFC 7504).
+const NO_SERVICE: u16 = 521;
 pub(super) const CLOSING: u16 = 421;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_521_announces_the_end_of_the_session() {
+        let mut ending = Ending::new();
+        ending.replied(Reply { code: 235, is_policy: false });
+        ending.asked(Asked::Content);
+        ending.asked(Asked::Command);
+        assert!(ending.replied(Reply { code: NO_SERVICE, is_policy: false }));
+        assert!(ending.is_agreed());
+    }
 
     #[test]
     fn a_421_because_of_the_clients_behaviour_ends_the_session_as_it_should() {

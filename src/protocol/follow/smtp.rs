@@ -238,7 +238,7 @@ impl SmtpFollower {
             b"DATA" => (SmtpState::Data, Asked::Content),
             b"AUTH" => (SmtpState::Auth, Asked::Command),
             b"QUIT" => (SmtpState::Commands, Asked::Goodbye),
-            b"BDAT" => match chunk_size(words.next().unwrap_or_default()).filter(|_| self.takes_chunks()) {
+            b"BDAT" => match chunk_size(words).filter(|_| self.takes_chunks()) {
                 Some(size) => (SmtpState::Chunk(size), Asked::Content),
                 // Some backends read the following bytes as commands.
                 None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
@@ -339,8 +339,13 @@ fn resemblance<const N: usize>(line: &[u8], is_whole: bool, mut candidates: [Ver
     ended(&candidates, read).filter(|_| is_whole).unwrap_or(Resemblance::MayBecome)
 }
 
-/// Reads BDAT's size: digits only, and small enough that all backends read the same number.
-fn chunk_size(word: &[u8]) -> Option<u64> {
+/// Reads the arguments of BDAT: a size of digits only, small enough that all backends read the same number, and
+/// perhaps LAST. After anything else, backends disagree whether a chunk follows.
+fn chunk_size<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
+    let (word, last) = (arguments.next()?, arguments.next());
+    if last.is_some_and(|last| !last.eq_ignore_ascii_case(b"LAST")) || arguments.next().is_some() {
+        return None;
+    }
     let digits = word.iter().all(u8::is_ascii_digit);
     let size = std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()?;
     (size <= MAX_CHUNK).then_some(size)

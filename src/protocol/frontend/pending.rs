@@ -7,7 +7,7 @@ use crate::protocol::input::Input;
 use crate::protocol::login::{Attempt, Envelope, LoginRequest};
 use crate::protocol::pop3::Pop3;
 use crate::protocol::sasl::dialogue::first_word;
-use crate::protocol::sasl::{Mechanism, is_message};
+use crate::protocol::sasl::{Mechanism, holds_line_breaks_or_nul, is_message};
 use crate::protocol::smtp::Smtp;
 use crate::secret::Secret;
 
@@ -227,6 +227,9 @@ impl Exchange {
             return pending.close(CloseReason::TooManyCommands, out);
         }
         let answer = first_word(line.expose());
+        if holds_line_breaks_or_nul(answer) {
+            return pending.close(CloseReason::ControlCharacters, out);
+        }
         if is_message(answer) {
             return ExchangeStep::Answer(Secret::from(answer), pending);
         }

@@ -259,8 +259,9 @@ change. New fields may be added after `attempt`, and `reason` may get new values
 | `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count. Without `authFailures`, and for clients in `limits.exempt`, a repeated login also has the reason `credentials`. `policy`: the credentials may be correct, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login and returned a password, which the backend refused. `banned`: the client is banned by `limits.authFailures` |
 | `attempt` | the number of the login in its connection, from 1 |
 
-If the backend or the auth service could not decide about a login, there is no such line. The session's line counts the
-login in `logins_unavailable`.
+If the backend or the auth service refused a login only for now, there is no such line. The session's line counts the
+login in `logins_unavailable`. If they gave no usable answer at all, the session ends, and the `outcome` and `fault` of its
+line say why.
 
 ## Fields
 

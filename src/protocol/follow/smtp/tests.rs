@@ -262,6 +262,9 @@ fn bdat_ends_a_session_whose_backend_would_read_its_content_as_commands() {
         (&b"BDAT 20\r\n"[..], false),
         (b"BDAT +20\r\n", true),
         (b"BDAT\r\n", true),
+        (b"BDAT 20 x\r\n", true),
+        (b"BDAT 20 LASTX\r\n", true),
+        (b"BDAT 20 LAST x\r\n", true),
         // This is 20 in 32 bits.
         (b"BDAT 4294967316\r\n", true),
     ] {
