@@ -14,7 +14,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::protocol::user::{Named, User, UserRules, ascii_domain};
+use crate::protocol::user::{Named, User, UserRules, ascii_domain, is_domain};
 
 pub use users::{Hashed, UserList};
 
@@ -131,6 +131,8 @@ pub enum Routing<'a> {
     Route(usize, Matched<'a>),
     /// The user may be in a list of this route, which has never been read.
     Undecided(&'a RouteEntry),
+    /// The name has no possible domain; see [`User::has_impossible_domain`].
+    NoDomain,
     /// There is no route.
     Unmatched,
 }
@@ -155,6 +157,8 @@ pub enum Placement<'a> {
     Undecided(&'a RouteEntry),
     /// The route refuses the user.
     Refused,
+    /// The user is refused because nobody has such a name: the listener's own backend might find another user.
+    NoDomain,
     /// The route is held.
     Held {
         /// The route.
@@ -183,6 +187,7 @@ impl Routes {
     pub fn placement<'a>(&'a self, routing: Routing<'a>) -> Placement<'a> {
         let position = match routing {
             Routing::Unmatched => return Placement::Own,
+            Routing::NoDomain => return Placement::NoDomain,
             Routing::Undecided(entry) => return Placement::Undecided(entry),
             Routing::Route(position, _) => position,
         };
@@ -205,13 +210,7 @@ impl DomainPattern {
             None => (text, false),
         };
         let domain = String::from_utf8(ascii_domain(domain.as_bytes()).into_owned()).ok()?;
-        let is_label = |label: &str| {
-            let is_plain =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-            (1..=63).contains(&label.len()) && label.bytes().all(is_plain) && !label.starts_with('-')
-        };
-        let is_domain = domain.len() <= 253 && domain.split('.').all(is_label);
-        is_domain.then_some(if is_wildcard { Self::Below(domain) } else { Self::Exact(domain) })
+        is_domain(&domain).then_some(if is_wildcard { Self::Below(domain) } else { Self::Exact(domain) })
     }
 
     /// Tells whether this stands for everything that `other` stands for.
@@ -302,6 +301,9 @@ impl RouteTable {
     /// Returns the route of a user.
     #[must_use]
     pub fn find(&self, named: &Named, rules: &UserRules) -> Routing<'_> {
+        if named.user.has_impossible_domain() {
+            return Routing::NoDomain;
+        }
         for user in spellings(named, rules) {
             let hashed = Hashed::new(user.as_bytes());
             if let Some(position) = self.entries.iter().position(|entry| entry.has(&hashed)) {
@@ -415,9 +417,22 @@ mod tests {
         ] {
             assert_eq!(find(&table, login), Routing::Route(route, matched), "{login}");
         }
-        for login in ["me@org", "me@example.com", "bob", "me@.example.com"] {
+        for login in ["me@org", "me@example.com", "bob", "me@[192.0.2.1]"] {
             assert_eq!(find(&table, login), Routing::Unmatched, "{login}");
         }
+    }
+
+    #[test]
+    fn a_login_whose_domain_cannot_be_one_does_not_go_to_the_own_backend() {
+        let tenant = AllowedDomains::All;
+        let unread = RouteEntry { unread: Some(tenant), ..entry("unread", &[], &[]) };
+        for table in [table([entry("org", &["example.org"], &["bob@example.com"])]), table([unread])] {
+            for login in ["me@example.org ", "me@example..org", "me@.example.org", "bob@example.com@"] {
+                assert_eq!(find(&table, login), Routing::NoDomain, "{login}");
+            }
+        }
+        let table = table([entry("org", &["example.org"], &[])]);
+        assert_eq!(find(&table, "me@example.org."), Routing::Route(0, Matched::Domain));
     }
 
     #[test]

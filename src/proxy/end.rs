@@ -165,10 +165,10 @@ pub(crate) enum End {
     /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
-    /// An operator ended the session.
     /// The session's `MailRoute` is held.
     #[error("closed because the user's MailRoute is held")]
     Held,
+    /// An operator ended the session.
     #[error("ended by an operator (mailgress kick)")]
     Kicked,
 }

@@ -83,7 +83,7 @@ impl Holds {
                             }
                         }
                     }
-                    Routing::Unmatched => {}
+                    Routing::Unmatched | Routing::NoDomain => {}
                 }
             }
         }

@@ -40,6 +40,13 @@ impl Interest {
         self.servers.get(server).cloned().unwrap_or_default()
     }
 
+    /// Returns those of them that have listeners, in the order of the kinds. A `MailServer` may have thousands of routes,
+    /// which are not visited.
+    pub(crate) fn listeners_of_server(&self, server: &Key) -> impl Iterator<Item = &ObjectId> {
+        let attached = self.servers.get(server).into_iter().flatten();
+        attached.take_while(|id| id.kind != Kind::Route)
+    }
+
     /// Returns the objects whose rendering differs between two times (Unix seconds) without a change of an object.
     pub(crate) fn between(&self, one: i64, other: i64) -> impl Iterator<Item = &ObjectId> {
         let after = one.min(other).saturating_add(1);

@@ -100,7 +100,7 @@ pub(crate) fn check_server(server: &MailServerSpec) -> Vec<Violation> {
 }
 
 /// Renders `spec.routing`.
-fn rules(server: &MailServerSpec) -> UserRules {
+pub(crate) fn rules(server: &MailServerSpec) -> UserRules {
     let routing = server.routing.clone().unwrap_or_default();
     let default = UserRules::default();
     let character = |text: Option<String>, default| text.map_or(default, |text| text.chars().next());
