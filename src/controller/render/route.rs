@@ -295,7 +295,7 @@ fn users(scope: &Scope<'_>, matches: &RouteMatch, rules: &LineRules) -> Vec<Arc<
                 if rules.users.has_master_user(text.as_bytes()) {
                     scope.report(lists::unmatched(&path, &format!("{text:?}"), &rules.users));
                 }
-                users.push(user);
+                users.push(rules.users.with_domain(user));
             }
         }
     }

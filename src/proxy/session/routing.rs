@@ -189,11 +189,12 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     Some(Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }))
 }
 
-/// Tells whether a message that is relayed to the backend cannot be read here. The backend may find another user in it
-/// than the routes would. (CRAM-MD5 has no message before the backend's challenge.)
+/// Tells whether a message that is relayed to the backend cannot be read here, or names nobody (EXTERNAL). The backend
+/// may find another user in it than the routes would. (CRAM-MD5 has no message before the backend's challenge.)
 fn hides_its_user(request: &LoginRequest, login: Option<&[u8]>) -> bool {
     let LoginRequest::Relayed { mechanism, initial_response: Some(_) } = request else { return false };
-    login.is_none() && *mechanism != Mechanism::CramMd5 && name_of(request).is_none()
+    let names_nobody = || name_of(request).is_none_or(|name| name.is_empty());
+    login.is_none() && *mechanism != Mechanism::CramMd5 && names_nobody()
 }
 
 /// Returns the user for the list of sessions. `login` is the name that the auth service has given.

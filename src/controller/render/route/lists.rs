@@ -176,7 +176,7 @@ fn parsed(text: &[u8], rules: &LineRules, source: ListSource) -> Parsed {
                     if rules.users.has_master_user(line) {
                         unmatched.add(index, "");
                     }
-                    return Some(user);
+                    return Some(rules.users.with_domain(user));
                 }
                 Ok(_) => ignored.add(
                     index,
@@ -328,11 +328,14 @@ mod tests {
     #[test]
     fn a_line_without_a_domain_is_in_the_default_domain() {
         let allowed = AllowedDomains::Only(vec![crate::model::DomainPattern::parse("a.example").unwrap()]);
-        for (default, used) in [("a.example", 1), ("b.example", 0)] {
+        for (default, ignored) in [("a.example", 0), ("b.example", 1)] {
             let users = UserRules { default_domain: Some(default.to_owned()), ..UserRules::default() };
             let rules = LineRules { allowed: allowed.clone(), users };
-            let parsed = parsed(b"bob", &rules, ListSource::ConfigMap(Arc::default()));
-            assert_eq!(parsed.list.len(), used, "{default}");
+            let text = b"bob\nbob@a.example";
+            let parsed = parsed(text, &rules, ListSource::ConfigMap(Arc::default()));
+            // Both lines are the same user, or the first one is not allowed.
+            assert_eq!(parsed.list.names().collect::<Vec<_>>(), [b"bob@a.example"], "{default}");
+            assert_eq!(parsed.ignored.count, ignored, "{default}");
         }
     }
 
