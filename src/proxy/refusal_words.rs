@@ -37,7 +37,7 @@ pub(crate) struct Words {
 }
 
 impl RefusalWords {
-    /// Adds a backend's refusal of a wrong password, for this login and client.
+    /// Adds a backend's refusal of a wrong password, for this login and client. The login may have several `@`.
     pub(crate) fn hear(&self, protocol: Protocol, (login, client): (&str, ClientAddress), reply: &[u8]) {
         let Some(words) = Words::read(protocol, reply) else { return };
         if login.is_empty() || words.name(login, client) {

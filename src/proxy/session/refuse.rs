@@ -11,7 +11,7 @@ use super::client::Session;
 use super::decision::Decision;
 use super::routing::Routed;
 use crate::proxy::end::{End, Fault};
-use crate::proxy::record::Record;
+use crate::proxy::record::{Record, SessionUser};
 
 impl Session {
     /// Refuses a login without a place.
@@ -49,10 +49,13 @@ impl Session {
 
     /// Stores the words with which a backend has refused a wrong password.
     pub(super) fn hear_refusal(&self, record: &Record, reply: &[u8]) {
-        if self.has_routes() {
-            let login = record.login.as_deref().unwrap_or_default();
-            self.served.counters.words.hear(self.protocol(), (login, self.ends.client), reply);
-        }
+        let Some(SessionUser::Login(user)) = record.user.as_ref().filter(|_| self.has_routes()) else {
+            return;
+        };
+        // The words must name neither the user nor who logs in as this user.
+        let login = record.login.as_deref().unwrap_or_default();
+        let names = format!("{}@{login}", String::from_utf8_lossy(user));
+        self.served.counters.words.hear(self.protocol(), (&names, self.ends.client), reply);
     }
 
     /// Answers a login that failed. With an auth service that alone decides, the client gets nginx's line, and the

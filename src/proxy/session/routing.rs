@@ -216,3 +216,29 @@ pub(super) fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
     let LoginRequest::Anonymous = request else { return request.login().to_vec() };
     pending.envelope().recipient().to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_message_without_a_readable_name_hides_its_user() {
+        let relayed = |mechanism, message: &[u8]| LoginRequest::Relayed {
+            mechanism,
+            initial_response: Some(Secret::from(message)),
+        };
+        // "=" is an empty message; "Ym9i" is bob.
+        for (mechanism, message, is_hidden) in [
+            (Mechanism::External, &b"="[..], true),
+            (Mechanism::External, b"Ym9i", false),
+            (Mechanism::XOAuth2, b"Ym9i", true),
+            (Mechanism::CramMd5, b"=", false),
+        ] {
+            let request = relayed(mechanism, message);
+            assert_eq!(hides_its_user(&request, None), is_hidden, "{mechanism:?} {message:?}");
+            assert!(!hides_its_user(&request, Some(b"bob")), "the auth service has named the user");
+        }
+        let later = LoginRequest::Relayed { mechanism: Mechanism::External, initial_response: None };
+        assert!(!hides_its_user(&later, None), "the client is asked for it");
+    }
+}
