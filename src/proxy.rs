@@ -28,6 +28,7 @@ mod observer;
 pub mod plan;
 mod rates;
 mod record;
+mod refusal_words;
 mod registration;
 mod relay;
 mod report;

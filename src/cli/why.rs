@@ -107,7 +107,7 @@ fn write(out: &mut impl Write, answer: &why::Why) -> io::Result<()> {
             WhyOutcome::Backend(backend) => write_backend(out, backend)?,
             WhyOutcome::Held => writeln!(out, "  backend:  none: the route is held, logins wait")?,
             WhyOutcome::RouteRefused => writeln!(out, "  backend:  none: the route refuses logins")?,
-            WhyOutcome::NoBackend => {
+            WhyOutcome::NoBackend | WhyOutcome::NoDomain => {
                 writeln!(out, "  backend:  none: logins are refused like a wrong password")?;
             }
             WhyOutcome::Undecided { .. } => writeln!(out, "  backend:  none: logins get a temporary error")?,
@@ -124,6 +124,7 @@ fn write(out: &mut impl Write, answer: &why::Why) -> io::Result<()> {
 fn no_route(outcome: &WhyOutcome) -> String {
     match outcome {
         WhyOutcome::Undecided { route } => format!("perhaps {route}: one of its lists could not be read yet"),
+        WhyOutcome::NoDomain => "none: what follows the @ cannot be a domain".to_owned(),
         _ => "none matches".to_owned(),
     }
 }
@@ -213,6 +214,7 @@ mail/example/imap (IMAP, 0.0.0.0:143)
             (WhyOutcome::Held, "the route is held, logins wait\n"),
             (WhyOutcome::RouteRefused, "the route refuses logins\n"),
             (WhyOutcome::NoBackend, "route:    none matches\n  backend:  none: logins are refused"),
+            (WhyOutcome::NoDomain, "cannot be a domain\n  backend:  none: logins are refused"),
             (
                 WhyOutcome::Undecided { route: "mail/x".to_owned() },
                 "route:    perhaps mail/x: one of its lists could not be read yet\n",

@@ -14,7 +14,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::protocol::user::{Named, User, UserRules, ascii_domain};
+use crate::protocol::user::{Named, User, UserRules, ascii_domain, is_domain};
 
 pub use users::{Hashed, UserList};
 
@@ -131,6 +131,8 @@ pub enum Routing<'a> {
     Route(usize, Matched<'a>),
     /// The user may be in a list of this route, which has never been read.
     Undecided(&'a RouteEntry),
+    /// The name has no possible domain; see [`User::has_impossible_domain`].
+    NoDomain,
     /// There is no route.
     Unmatched,
 }
@@ -155,6 +157,8 @@ pub enum Placement<'a> {
     Undecided(&'a RouteEntry),
     /// The route refuses the user.
     Refused,
+    /// The user is refused because nobody has such a name: the listener's own backend might find another user.
+    NoDomain,
     /// The route is held.
     Held {
         /// The route.
@@ -175,7 +179,7 @@ impl Routes {
     /// Returns the route of a user.
     #[must_use]
     pub fn find(&self, named: &Named) -> Routing<'_> {
-        self.table.find(named, &self.rules)
+        self.table.find(named)
     }
 
     /// Returns what happens to a user for whom [`Self::find`] has returned `routing`.
@@ -183,6 +187,7 @@ impl Routes {
     pub fn placement<'a>(&'a self, routing: Routing<'a>) -> Placement<'a> {
         let position = match routing {
             Routing::Unmatched => return Placement::Own,
+            Routing::NoDomain => return Placement::NoDomain,
             Routing::Undecided(entry) => return Placement::Undecided(entry),
             Routing::Route(position, _) => position,
         };
@@ -205,13 +210,7 @@ impl DomainPattern {
             None => (text, false),
         };
         let domain = String::from_utf8(ascii_domain(domain.as_bytes()).into_owned()).ok()?;
-        let is_label = |label: &str| {
-            let is_plain =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-            (1..=63).contains(&label.len()) && label.bytes().all(is_plain) && !label.starts_with('-')
-        };
-        let is_domain = domain.len() <= 253 && domain.split('.').all(is_label);
-        is_domain.then_some(if is_wildcard { Self::Below(domain) } else { Self::Exact(domain) })
+        is_domain(&domain).then_some(if is_wildcard { Self::Below(domain) } else { Self::Exact(domain) })
     }
 
     /// Tells whether this stands for everything that `other` stands for.
@@ -301,18 +300,32 @@ impl RouteTable {
 
     /// Returns the route of a user.
     #[must_use]
-    pub fn find(&self, named: &Named, rules: &UserRules) -> Routing<'_> {
-        for user in spellings(named, rules) {
-            let hashed = Hashed::new(user.as_bytes());
-            if let Some(position) = self.entries.iter().position(|entry| entry.has(&hashed)) {
-                return Routing::Route(position, Matched::User);
-            }
+    pub fn find(&self, named: &Named) -> Routing<'_> {
+        if named.user.has_impossible_domain() {
+            return Routing::NoDomain;
         }
-        let of_domain = named.user.domain().and_then(|domain| self.of_domain(domain));
         let may_have = |entry: &&Arc<RouteEntry>| {
             entry.unread.as_ref().is_some_and(|allowed| allowed.allow_user(&named.user))
         };
+        let listed = |user: &User| {
+            let hashed = Hashed::new(user.as_bytes());
+            self.entries.iter().position(|entry| entry.has(&hashed))
+        };
+        if let Some(position) = listed(&named.user) {
+            // A stronger route would have the user if its list has it too.
+            let stronger = self.entries.iter().take(position).find(may_have);
+            return stronger
+                .map_or(Routing::Route(position, Matched::User), |entry| Routing::Undecided(entry));
+        }
         let unread = self.entries.iter().find(may_have);
+        if let Some(position) = named.without_extension.as_ref().and_then(listed) {
+            // A list may have the user with the extension, which comes first.
+            return match unread.filter(|unread| !self.is_at(position, unread)) {
+                Some(unread) => Routing::Undecided(unread),
+                None => Routing::Route(position, Matched::User),
+            };
+        }
+        let of_domain = named.user.domain().and_then(|domain| self.of_domain(domain));
         match (of_domain, unread) {
             (Some((position, matched)), Some(unread)) if self.is_at(position, unread) => {
                 Routing::Route(position, matched)
@@ -339,19 +352,6 @@ impl RouteTable {
     fn is_at(&self, position: usize, entry: &Arc<RouteEntry>) -> bool {
         self.entries.get(position).is_some_and(|other| Arc::ptr_eq(other, entry))
     }
-}
-
-/// Returns the spellings under which a user may be listed: the whole address before the one without its extension, and
-/// the local part alone for a user of the default domain.
-fn spellings(named: &Named, rules: &UserRules) -> Vec<User> {
-    let mut all = Vec::with_capacity(4);
-    for user in std::iter::once(&named.user).chain(&named.without_extension) {
-        all.push(user.clone());
-        if user.domain().is_some() && user.domain() == rules.default_domain.as_deref() {
-            all.push(User::of_local(user.local()));
-        }
-    }
-    all
 }
 
 /// Shows the routes with the number of their users.
@@ -394,7 +394,7 @@ mod tests {
 
     fn find<'a>(table: &'a RouteTable, login: &str) -> Routing<'a> {
         let rules = UserRules::default();
-        table.find(&rules.of_name(login.as_bytes()), &rules)
+        table.find(&rules.of_name(login.as_bytes()))
     }
 
     #[test]
@@ -415,9 +415,22 @@ mod tests {
         ] {
             assert_eq!(find(&table, login), Routing::Route(route, matched), "{login}");
         }
-        for login in ["me@org", "me@example.com", "bob", "me@.example.com"] {
+        for login in ["me@org", "me@example.com", "bob", "me@[192.0.2.1]"] {
             assert_eq!(find(&table, login), Routing::Unmatched, "{login}");
         }
+    }
+
+    #[test]
+    fn a_login_whose_domain_cannot_be_one_does_not_go_to_the_own_backend() {
+        let tenant = AllowedDomains::All;
+        let unread = RouteEntry { unread: Some(tenant), ..entry("unread", &[], &[]) };
+        for table in [table([entry("org", &["example.org"], &["bob@example.com"])]), table([unread])] {
+            for login in ["me@example.org ", "me@example..org", "me@.example.org", "bob@example.com@"] {
+                assert_eq!(find(&table, login), Routing::NoDomain, "{login}");
+            }
+        }
+        let table = table([entry("org", &["example.org"], &[])]);
+        assert_eq!(find(&table, "me@example.org."), Routing::Route(0, Matched::Domain));
     }
 
     #[test]
@@ -452,19 +465,29 @@ mod tests {
     }
 
     #[test]
-    fn users_of_the_default_domain_may_be_listed_without_it() {
-        let rules = UserRules { default_domain: Some("example.org".to_owned()), ..UserRules::default() };
-        let table = table([entry("moved", &[], &["bob", "al@example.org", "x+y@example.org"])]);
-        for (login, is_found) in [("bob", true), ("bob@example.org", true), ("al", true), ("bob@b", false)] {
-            let found = table.find(&rules.of_name(login.as_bytes()), &rules) != Routing::Unmatched;
-            assert_eq!(found, is_found, "{login}");
+    fn a_listed_user_is_undecided_if_a_stronger_list_may_have_the_user_too() {
+        let unread = || RouteEntry { unread: Some(AllowedDomains::All), ..entry("unread", &[], &[]) };
+        let known = || entry("known", &[], &["bob@a.example"]);
+        assert_eq!(find(&table([known(), unread()]), "bob@a.example"), Routing::Route(0, Matched::User));
+        let table = table([unread(), known()]);
+        assert!(
+            matches!(find(&table, "bob@a.example"), Routing::Undecided(entry) if entry.id.name == "unread")
+        );
+    }
+
+    #[test]
+    fn a_recipient_is_listed_with_or_without_its_extension() {
+        let known = || entry("known", &[], &["al@a.example", "x+y@a.example"]);
+        let recipient = |table: &RouteTable, path: &str| {
+            table.find(&UserRules::default().of_recipient(path.as_bytes()))
+                == Routing::Route(0, Matched::User)
+        };
+        for (path, is_found) in [("al+1@a.example", true), ("x+y@a.example", true), ("x@a.example", false)] {
+            assert_eq!(recipient(&table([known()]), path), is_found, "{path}");
         }
-        for (recipient, is_found) in
-            [("al+1@example.org", true), ("x+y@example.org", true), ("x@example.org", false)]
-        {
-            let found = table.find(&rules.of_recipient(recipient.as_bytes()), &rules) != Routing::Unmatched;
-            assert_eq!(found, is_found, "{recipient}");
-        }
+        let unread = RouteEntry { unread: Some(AllowedDomains::All), ..entry("unread", &[], &[]) };
+        let table = table([known(), unread]);
+        assert!(recipient(&table, "al@a.example") && !recipient(&table, "al+1@a.example"));
     }
 
     #[test]

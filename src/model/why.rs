@@ -80,6 +80,8 @@ pub enum WhyOutcome {
     RouteRefused,
     /// There is neither a route nor a backend of the listener: the login is refused like a wrong password.
     NoBackend,
+    /// What follows the `@` cannot be a domain: the login is refused like a wrong password.
+    NoDomain,
     /// The user may be in a list of this route, which could not be read yet: the login gets a temporary error.
     Undecided {
         /// `namespace/name` of the `MailRoute`.

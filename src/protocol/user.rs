@@ -64,8 +64,24 @@ impl User {
     /// Returns the domain in the form of [`ascii_domain`].
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
-        let domain = self.address.get(self.local?.checked_add(1)?..)?;
-        std::str::from_utf8(domain).ok()
+        std::str::from_utf8(self.raw_domain()?).ok()
+    }
+
+    /// Tells whether what follows the last `@` cannot be a domain: it has an empty label or a space, for example.
+    /// Servers read such a name in different ways: some remove the spaces, and find another user than the routes would.
+    /// An address literal (`[192.0.2.1]`) can be one.
+    #[must_use]
+    pub fn has_impossible_domain(&self) -> bool {
+        let is_literal = |domain: &[u8]| domain.starts_with(b"[") && domain.ends_with(b"]");
+        match self.raw_domain() {
+            Some(domain) => !is_literal(domain) && !std::str::from_utf8(domain).is_ok_and(is_domain),
+            // Nothing follows the last of several `@`.
+            None => self.address.ends_with(b"@"),
+        }
+    }
+
+    fn raw_domain(&self) -> Option<&[u8]> {
+        self.address.get(self.local?.checked_add(1)?..)
     }
 }
 
@@ -132,15 +148,29 @@ impl UserRules {
         Named { user, without_extension }
     }
 
+    /// Tells whether a login also names a master user. No login names a user with such a name.
+    #[must_use]
+    pub fn has_master_user(&self, login: &[u8]) -> bool {
+        self.own_length(login).is_some()
+    }
+
     fn login(&self, login: &[u8]) -> User {
-        let own = self.master_user_separator.and_then(|separator| position(login, separator));
-        let own = own.filter(|length| *length > 0).and_then(|length| login.get(..length));
+        let own = self.own_length(login).and_then(|length| login.get(..length));
         self.with_domain(User::new(own.unwrap_or(login)))
     }
 
-    fn with_domain(&self, user: User) -> User {
+    /// Returns the length of the user's own name if a master user follows.
+    fn own_length(&self, login: &[u8]) -> Option<usize> {
+        position(login, self.master_user_separator?).filter(|length| *length > 0)
+    }
+
+    /// Returns the user with the default domain if it has none.
+    #[must_use]
+    pub fn with_domain(&self, user: User) -> User {
         match &self.default_domain {
-            Some(domain) if user.local.is_none() => User::of(user.local(), domain.as_bytes()),
+            Some(domain) if user.local.is_none() && !user.has_impossible_domain() => {
+                User::of(user.local(), domain.as_bytes())
+            }
             _ => user,
         }
     }
@@ -196,6 +226,16 @@ pub fn ascii_domain(domain: &[u8]) -> Cow<'_, [u8]> {
     } else {
         Cow::Borrowed(domain)
     }
+}
+
+/// Tells whether text in the form of [`ascii_domain`] can be a domain: labels of letters, digits, `-` and `_`.
+#[must_use]
+pub fn is_domain(domain: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(is_plain) && !label.starts_with('-')
+    };
+    domain.len() <= 253 && domain.split('.').all(is_label)
 }
 
 fn without_dot(domain: &[u8]) -> &[u8] {
@@ -299,6 +339,42 @@ mod tests {
         assert_eq!(rules.of_name(b"bob*admin").user.as_bytes(), b"bob@example.org");
         assert_eq!(rules.of_name(b"bob@b").user.as_bytes(), b"bob@b");
         assert_eq!(rules.of_recipient(b"postmaster").user.as_bytes(), b"postmaster@example.org");
+    }
+
+    #[test]
+    fn a_name_whose_domain_cannot_be_one_is_known() {
+        let rules = UserRules { default_domain: Some("example.org".to_owned()), ..UserRules::default() };
+        for login in [
+            &b"bob@example.com "[..],
+            b"bob@example.com\t",
+            b"bob@ example.com",
+            b"bob@example..com",
+            b"bob@.example.com",
+            b"bob@example.com..",
+            b"bob@.",
+            b"bob@ ",
+            b"bob@exam ple.com",
+            b"bob@-example.com",
+            b"bob@example.com@",
+            b"bob@example.com,al",
+            b"bob@a\xff",
+        ] {
+            let shown = login.escape_ascii();
+            assert!(rules.of_name(login).user.has_impossible_domain(), "{shown}");
+            assert!(rules.of_recipient(login).user.has_impossible_domain(), "{shown}");
+        }
+        for login in [
+            "bob@example.com",
+            "bob@example.com.",
+            "bob@a",
+            "bob",
+            "bob@",
+            "bob @a",
+            "a@[192.0.2.1]",
+            "a@_b.c",
+        ] {
+            assert!(!rules.of_name(login.as_bytes()).user.has_impossible_domain(), "{login}");
+        }
     }
 
     #[test]

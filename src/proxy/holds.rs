@@ -84,7 +84,7 @@ impl Holds {
                             }
                         }
                     }
-                    Routing::Unmatched => {}
+                    Routing::Unmatched | Routing::NoDomain => {}
                 }
             }
         }

@@ -17,6 +17,7 @@ use crate::protocol::LoginRequest;
 
 use super::bans::{self, Bans};
 use super::guess::{Guess, GuessKey};
+use super::refusal_words::RefusalWords;
 use super::source_addresses::SourceSummary;
 
 /// The counters of one listener. They survive swaps, and last as long as the listener's sessions.
@@ -28,6 +29,8 @@ pub(crate) struct Counters {
     guesses: GuessKey,
     /// How long the backends took to refuse a wrong password.
     pub(crate) refusals: RefusalTime,
+    /// Their words.
+    pub(crate) words: RefusalWords,
     /// The addresses of the clients that tried to log in.
     pub(crate) sources: SourceSummary,
 }

@@ -108,11 +108,12 @@ impl Record {
         }
     }
 
-    /// Changes the end of a session whose client leaves after its login failed because the backend or the auth service
-    /// was not available: the client is not at fault.
+    /// Changes the end of a session whose client leaves after its login failed because of the backend, the auth service
+    /// or the configuration: the client is not at fault.
     fn blame<'a>(&'a self, end: &'a End) -> &'a End {
         let is_the_clients = matches!(end, End::Quit | End::ClientGone | End::ClientTimeout | End::Done);
-        let refused = self.refused.as_ref().filter(|refused| refused.verdict() == Verdict::Unavailable);
+        let is_failure = |refused: &&End| matches!(refused.verdict(), Verdict::Unavailable | Verdict::Failed);
+        let refused = self.refused.as_ref().filter(is_failure);
         refused.filter(|_| is_the_clients).unwrap_or(end)
     }
 

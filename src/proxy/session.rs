@@ -16,6 +16,7 @@ mod goodbye;
 mod login;
 mod open;
 mod proxied;
+mod refuse;
 mod routing;
 mod upstream;
 

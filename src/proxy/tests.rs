@@ -279,8 +279,10 @@ fn tries_the_next_endpoint_when_one_cannot_be_connected() {
     plane.serve(vec![socket(&address, vec![BackendAddress::Ip(closed)])]);
     let mut client = Client::connect(&address);
     client.ask("USER u");
-    assert_eq!(client.ask("PASS secret"), "-ERR internal server error");
-    assert_eq!(client.rest(), "");
+    assert_eq!(client.ask("PASS secret"), "-ERR [SYS/TEMP] Temporary authentication failure.");
+    plane.serve(vec![socket(&address, vec![BackendAddress::Ip(closed), backend("two")])]);
+    let mut client = Client::logged_in(&address);
+    assert_eq!(client.ask("NOOP"), "+OK two");
     plane.end();
 }
 

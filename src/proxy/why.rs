@@ -74,6 +74,7 @@ fn outcome(placement: Placement<'_>, listener: &Listener, login: &[u8]) -> WhyOu
         (Placement::Own, None) => WhyOutcome::NoBackend,
         (Placement::Held { .. }, _) => WhyOutcome::Held,
         (Placement::Refused, _) => WhyOutcome::RouteRefused,
+        (Placement::NoDomain, _) => WhyOutcome::NoDomain,
         (Placement::Undecided(entry), _) => WhyOutcome::Undecided { route: entry.id.to_string() },
     }
 }

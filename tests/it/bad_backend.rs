@@ -11,12 +11,15 @@ use crate::support::backend::{Backend, WRONG};
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, with};
 use crate::support::ports;
-use crate::support::talk::{PROTOCOLS, greeted, internal_error, is_success, log_in, send_login};
+use crate::support::talk::{
+    PROTOCOLS, greeted, internal_error, is_success, log_in, send_login, temporary_error,
+};
 
 /// All protocols with both kinds of auth in front of one bad backend, and a listener with a good one.
 struct Edge {
     mailgress: Mailgress,
-    ports: Vec<(&'static str, SocketAddr)>,
+    /// The protocol, whether an auth service decides, and the address.
+    ports: Vec<(&'static str, bool, SocketAddr)>,
     healthy: SocketAddr,
     _good: Backend,
     _auth: AuthService,
@@ -37,7 +40,7 @@ impl Edge {
                     listener(&name, protocol, "Disabled", port, bad),
                     &json!({ "auth": settings }),
                 ));
-                ports.push((protocol, SocketAddr::from(([127, 0, 0, 1], port))));
+                ports.push((protocol, kind == "http", SocketAddr::from(([127, 0, 0, 1], port))));
             }
         }
         let port = ports::free();
@@ -51,13 +54,23 @@ impl Edge {
         Self { mailgress, ports, healthy, _good: good, _auth: auth, _folder: folder }
     }
 
-    /// Checks that all clients get the internal error and are disconnected, and that the good backend's listener
-    /// serves.
-    fn says_internal_error(&self) {
-        for (protocol, address) in &self.ports {
+    /// Checks that all clients get an error: with an auth service nginx's, before they are disconnected; with
+    /// `passthrough` a temporary one, after which they may try again. The good backend's listener serves.
+    fn fails_for_now(&self) {
+        for (protocol, has_service, address) in &self.ports {
             let mut wire = greeted(*address).unwrap();
-            assert_eq!(log_in(&mut wire, protocol, "user", "secret").unwrap(), internal_error(protocol));
-            assert_eq!(wire.rest(Duration::from_secs(10)), "", "{protocol} stays open");
+            let answer = log_in(&mut wire, protocol, "user", "secret").unwrap();
+            if *has_service {
+                assert_eq!(answer, internal_error(protocol));
+                assert_eq!(wire.rest(Duration::from_secs(10)), "", "{protocol} stays open");
+                continue;
+            }
+            assert!(answer.starts_with(temporary_error(protocol)), "{answer}");
+            if *protocol != "SMTP" {
+                wire.send(if *protocol == "IMAP" { "b LOGOUT\r\n" } else { "QUIT\r\n" }).unwrap();
+                let rest = wire.rest(Duration::from_secs(10));
+                assert!(rest.contains("b OK") || rest.starts_with("+OK"), "{protocol}: {rest}");
+            }
         }
         let mut wire = greeted(self.healthy).unwrap();
         assert!(is_success("IMAP", &log_in(&mut wire, "IMAP", "user", "secret").unwrap()));
@@ -67,49 +80,49 @@ impl Edge {
 }
 
 #[test]
-fn a_backend_that_refuses_connections_is_an_internal_error() {
-    Edge::before(([127, 0, 0, 1], ports::free()).into()).says_internal_error();
+fn a_backend_that_refuses_connections_is_a_failure_for_now() {
+    Edge::before(([127, 0, 0, 1], ports::free()).into()).fails_for_now();
 }
 
 #[test]
-fn a_backend_that_hangs_is_an_internal_error_after_the_connect_timeout() {
+fn a_backend_that_hangs_is_a_failure_for_now_after_the_connect_timeout() {
     let backend = Backend::hanging();
     let edge = Edge::before(backend.address());
     let began = Instant::now();
-    edge.says_internal_error();
+    edge.fails_for_now();
     assert!(began.elapsed() >= Duration::from_secs(6), "six logins, each with a timeout of a second");
     assert!(began.elapsed() < Duration::from_secs(25));
 }
 
 #[test]
-fn a_backend_that_hangs_up_is_an_internal_error() {
+fn a_backend_that_hangs_up_is_a_failure_for_now() {
     let backend = Backend::saying(b"");
-    Edge::before(backend.address()).says_internal_error();
+    Edge::before(backend.address()).fails_for_now();
 }
 
 #[test]
-fn a_backend_that_hangs_up_within_its_greeting_is_an_internal_error() {
+fn a_backend_that_hangs_up_within_its_greeting_is_a_failure_for_now() {
     let backend = Backend::saying(b"* OK half a gree");
-    Edge::before(backend.address()).says_internal_error();
+    Edge::before(backend.address()).fails_for_now();
 }
 
 #[test]
-fn a_backend_that_greets_in_another_protocol_is_an_internal_error() {
+fn a_backend_that_greets_in_another_protocol_is_a_failure_for_now() {
     let backend = Backend::greeting(b"SSH-2.0-OpenSSH_9.2\r\n");
-    Edge::before(backend.address()).says_internal_error();
+    Edge::before(backend.address()).fails_for_now();
 }
 
 #[test]
-fn a_backend_that_refuses_service_in_its_greeting_is_an_internal_error() {
+fn a_backend_that_refuses_service_in_its_greeting_is_a_failure_for_now() {
     for greeting in [b"* BYE overloaded\r\n".as_slice(), b"-ERR overloaded\r\n", b"421 4.3.2 overloaded\r\n"]
     {
         let backend = Backend::greeting(greeting);
-        Edge::before(backend.address()).says_internal_error();
+        Edge::before(backend.address()).fails_for_now();
     }
 }
 
 #[test]
-fn a_greeting_without_end_is_an_internal_error_and_not_kept_in_memory() {
+fn a_greeting_without_end_is_a_failure_for_now_and_not_kept_in_memory() {
     use std::io::Write;
     let endless =
         crate::support::acceptor::Acceptor::start(
@@ -119,7 +132,7 @@ fn a_greeting_without_end_is_an_internal_error_and_not_kept_in_memory() {
         );
     let edge = Edge::before(endless.address());
     let before = edge.mailgress.resident_bytes();
-    edge.says_internal_error();
+    edge.fails_for_now();
     assert!(edge.mailgress.resident_bytes() < before + 64 * 1024 * 1024);
 }
 

@@ -155,7 +155,7 @@ fn a_response_that_is_too_long_for_dovecot_is_the_clients_fault() {
     let mut wire = Wire::connect_tls(site.endpoints[0].address).unwrap();
     wire.line().unwrap();
     assert_eq!(wire.ask("a AUTHENTICATE PLAIN").unwrap(), "+ ");
-    assert_eq!(wire.ask(&response).unwrap(), "* BAD internal server error");
+    assert_eq!(wire.ask(&response).unwrap(), "a NO [AUTHENTICATIONFAILED] Authentication failed.");
     site.mailgress.logs(&["outcome=\"backend_refused\"", "fault=\"client\"", "a login of 10678 bytes"]);
 }
 

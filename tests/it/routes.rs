@@ -16,7 +16,9 @@ use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthr
 use crate::support::message::{message, wait_for_mail};
 use crate::support::postfix::Postfix;
 use crate::support::servers::{PASSWORD, new_user, servers};
-use crate::support::talk::{PROTOCOLS, backend_answers, greeted, is_success, log_in, send_login};
+use crate::support::talk::{
+    PROTOCOLS, backend_answers, greeted, is_success, log_in, send_login, temporary_error,
+};
 use crate::support::tokens::token_for;
 use crate::support::{ports, wait};
 
@@ -233,6 +235,133 @@ fn a_login_that_may_be_in_an_unread_list_gets_a_temporary_error_until_the_list_i
         (site.condition("moved", "Degraded")["status"] == "True").then_some(())
     });
     assert!(site.log_in("IMAP", "bob@example.org", "secret").ends_with("moved"));
+}
+
+/// Returns a route to a Service that has no endpoint.
+fn without_endpoints(name: &str, domain: &str) -> Vec<Value> {
+    let services: Value = PROTOCOLS
+        .iter()
+        .map(|protocol| json!({ "protocol": protocol, "name": name, "port": protocol.to_lowercase() }))
+        .collect();
+    let ports: Value = PROTOCOLS
+        .iter()
+        .zip(1..)
+        .map(|(protocol, port)| json!({ "name": protocol.to_lowercase(), "port": port }))
+        .collect();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": format!("{name}-service"), "namespace": "mail" },
+        "spec": { "selector": { "app": name }, "ports": ports },
+    });
+    let service = with(service, &json!({ "metadata": { "name": name } }));
+    let route = route(&format!("route-{name}"), &json!({ "domains": [domain] }), &[]);
+    vec![service, with(route, &json!({ "spec": { "backend": { "services": services } } }))]
+}
+
+#[test]
+fn a_route_whose_backend_cannot_be_used_gives_a_temporary_error_in_every_protocol() {
+    let closed = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let (hanging, foreign, gone) =
+        (Backend::hanging(), Backend::greeting(b"SSH-2.0-OpenSSH_9.2\r\n"), Backend::saying(b""));
+    let full = [
+        Backend::greeting(b"* BYE full\r\n"),
+        Backend::greeting(b"-ERR [SYS/TEMP] full\r\n"),
+        Backend::greeting(b"421 4.3.2 full\r\n"),
+    ];
+    let to = |address: SocketAddr| PROTOCOLS.map(|protocol| (protocol, address));
+    let bad = |name: &str, backends: &[(&str, SocketAddr)]| {
+        route(name, &json!({ "domains": [format!("{name}.test")] }), backends)
+    };
+    let mut objects = without_endpoints("none", "none.test");
+    objects.push(bad("closed", &to(closed)));
+    objects.push(bad("hanging", &to(hanging.address())));
+    objects.push(bad("foreign", &to(foreign.address())));
+    objects.push(bad("gone", &to(gone.address())));
+    objects.push(bad("full", &addresses(&full)));
+    let tls = json!({ "spec": { "backend": { "upstream": { "tls": { "mode": "StartTLS" } } } } });
+    objects.push(with(bad("tls", &to(gone.address())), &tls));
+    objects.push(bad("missing", &to("192.0.2.1:1".parse().unwrap())));
+    let missing = json!({ "spec": { "backend": { "services": [
+        { "protocol": "IMAP", "name": "nowhere", "port": 1, "address": null },
+        { "protocol": "POP3", "name": "nowhere", "port": 1, "address": null },
+        { "protocol": "SMTP", "name": "nowhere", "port": 1, "address": null },
+    ] } } });
+    let last = objects.pop().unwrap();
+    objects.push(with(last, &missing));
+    let service = AuthService::start(|_| accepted(&[]));
+    for auth in [passthrough(), json!({ "passthrough": null, "http": http_auth(&service.url())["http"] })] {
+        let spec = json!({
+            "auth": auth, "timeouts": { "connect": "1s" }, "smtp": { "authMethods": ["PLAIN", "NONE"] },
+        });
+        let site = Site::start(&spec, &objects);
+        for domain in ["none", "closed", "hanging", "foreign", "gone", "full", "tls", "missing"] {
+            let user = format!("bob@{domain}.test");
+            for protocol in PROTOCOLS {
+                let mut wire = greeted(site.of(protocol)).unwrap();
+                for _ in 0..2 {
+                    let answer = log_in(&mut wire, protocol, &user, "secret").unwrap();
+                    assert!(answer.starts_with(temporary_error(protocol)), "{protocol} {domain}: {answer}");
+                }
+                drop(wire);
+            }
+            let mut wire = greeted(site.of("SMTP")).unwrap();
+            wire.smtp("EHLO client.example.test").unwrap();
+            wire.smtp("MAIL FROM:<>").unwrap();
+            let answer = wire.ask(&format!("RCPT TO:<{user}>")).unwrap();
+            assert!(answer.starts_with("451 4.4.3 "), "{domain}: {answer}");
+            assert!(wire.ask("QUIT").unwrap().starts_with("221"), "the session goes on");
+        }
+        // The session's line names the reason, although the client has left.
+        site.mailgress.logs(&["no_backend", "mail/none:imap has no ready endpoints"]);
+        site.mailgress.logs(&["backend_connect", "fault=\"backend\""]);
+    }
+}
+
+#[test]
+fn a_login_whose_domain_cannot_be_one_does_not_reach_the_listeners_own_backend() {
+    let (own, org) = (Backend::imap("own"), Backend::imap("org"));
+    let at = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let folder = Folder::new();
+    folder.write(
+        "server.yaml",
+        &mail_server(&json!({
+            "auth": passthrough(), "listeners": [listener("imap", "IMAP", "Disabled", at.port(), own.address())],
+        })),
+    );
+    folder.write("org.yaml", &route("org", &json!({ "domains": ["a.example"] }), &[("IMAP", org.address())]));
+    let _mailgress = Mailgress::start(&folder);
+    for user in ["bob@a.example ", "bob@a.example\t", "bob@a..example", "bob@a.example..", "bob@a.example@"] {
+        let mut wire = greeted(at).unwrap();
+        let answer = wire.ask(&format!("a LOGIN \"{user}\" secret")).unwrap();
+        assert_eq!(answer, "a NO [AUTHENTICATIONFAILED] Authentication failed.", "{user:?}");
+    }
+    assert_eq!(own.accepted() + org.accepted(), 0);
+    for (user, backend) in [("bob@a.example.", "org"), ("bob@b.example", "own"), ("bob", "own")] {
+        let mut wire = greeted(at).unwrap();
+        assert_eq!(log_in(&mut wire, "IMAP", user, "secret").unwrap(), format!("a OK {backend}"));
+    }
+}
+
+#[test]
+fn a_user_without_a_route_is_refused_in_the_words_of_the_backends() {
+    let org = scripted("org");
+    let site =
+        Site::start(&json!({}), &[route("org", &json!({ "domains": ["example.org"] }), &addresses(&org))]);
+    for (protocol, before, after) in [
+        (
+            "IMAP",
+            "a NO [AUTHENTICATIONFAILED] Authentication failed.",
+            "a NO [AUTHENTICATIONFAILED] refused by org",
+        ),
+        ("POP3", "-ERR [AUTH] Authentication failed.", "-ERR [AUTH] refused by org"),
+        ("SMTP", "535 5.7.8 Error: authentication failed: (reason unavailable)", "535 5.7.8 refused by org"),
+    ] {
+        let refusal = |user: &str| site.log_in(protocol, user, WRONG);
+        assert_eq!(refusal("me@elsewhere.test"), before);
+        for user in ["bob@example.org", "al@example.org"] {
+            assert_eq!(refusal(user), after);
+        }
+        assert_eq!(refusal("me@elsewhere.test"), after);
+    }
 }
 
 #[test]

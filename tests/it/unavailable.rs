@@ -9,7 +9,7 @@ use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::{Backend, LATER, WRONG};
 use crate::support::mailgress::Mailgress;
 use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, with};
-use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in};
+use crate::support::talk::{PROTOCOLS, greeted, is_success, log_in, temporary_error};
 use crate::support::{ports, wait};
 
 /// A listener without TLS for each of these backends, with the same settings.
@@ -122,7 +122,9 @@ fn a_backend_that_takes_nobody_now_is_unavailable_from_its_greeting_on() {
     let edge = Edge::before(&wanted, &json!({}));
     for ((protocol, _), at) in wanted.iter().zip(&edge.at) {
         let mut wire = greeted(*at).unwrap();
-        log_in(&mut wire, protocol, "user", "secret").unwrap();
+        let answer = log_in(&mut wire, protocol, "user", "secret").unwrap();
+        assert!(answer.starts_with(temporary_error(protocol)), "{answer}");
+        drop(wire);
         edge.counts_session(protocol, "backend_unavailable", "backend");
         edge.counts_logins(protocol, "unavailable", 1);
     }

@@ -40,6 +40,13 @@ impl Interest {
         self.servers.get(server).cloned().unwrap_or_default()
     }
 
+    /// Returns those of them that have listeners. A `MailServer` may have thousands of routes,
+    /// which are not visited.
+    pub(crate) fn listeners_of_server(&self, server: &Key) -> impl Iterator<Item = &ObjectId> {
+        let attached = self.servers.get(server).into_iter().flatten();
+        attached.take_while(|id| id.kind != Kind::Route)
+    }
+
     /// Returns the objects whose rendering differs between two times (Unix seconds) without a change of an object.
     pub(crate) fn between(&self, one: i64, other: i64) -> impl Iterator<Item = &ObjectId> {
         let after = one.min(other).saturating_add(1);
@@ -101,4 +108,24 @@ fn replace<'a, T: Ord + Clone + 'a>(
         }
     }
     (added, removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_routes_of_a_server_are_not_visited_for_its_listeners() {
+        let server = Key::new("mail", "s");
+        let mut interest = Interest::default();
+        let ids = [(Kind::Route, "a"), (Kind::Listener, "b"), (Kind::Route, "c"), (Kind::Listener, "d")]
+            .map(|(kind, name)| ObjectId::new(kind, &Key::new("mail", name)));
+        let of_server = Dependencies { servers: BTreeSet::from([server.clone()]), ..Dependencies::default() };
+        for id in &ids {
+            interest.replace(id, &Dependencies::default(), &of_server, &mut ReferenceChanges::default());
+        }
+        let listeners: Vec<_> = interest.listeners_of_server(&server).collect();
+        assert_eq!(listeners, [&ids[1], &ids[3]]);
+        assert_eq!(interest.of_server(&server), BTreeSet::from(ids));
+    }
 }

@@ -111,10 +111,9 @@ impl Renderer {
 
     /// Returns the listeners that use the routes of a `MailServer`, and are served.
     pub fn with_routes_of(&self, server: &Key) -> impl Iterator<Item = &Arc<Listener>> {
-        let mut objects = self.interest.of_server(server);
-        objects.insert(ObjectId::new(Kind::Server, server));
-        let renderings: Vec<_> = objects.iter().filter_map(|id| self.table.0.get(id)).collect();
-        let claims = renderings.into_iter().flat_map(|rendering| &rendering.claims);
+        let own = self.table.0.get(&ObjectId::new(Kind::Server, server));
+        let attached = self.interest.listeners_of_server(server).filter_map(|id| self.table.0.get(id));
+        let claims = own.into_iter().chain(attached).flat_map(|rendering| &rendering.claims);
         let served = claims.filter_map(|(rank, candidate)| Some(self.ports.served(rank, candidate)?.0));
         served.filter(|listener| listener.routes.is_some())
     }

@@ -31,7 +31,7 @@ use super::table::Table;
 use super::units::protocol;
 use super::{attach, backend, listener_id, reach, settings, units, upstream};
 use draft::RouteDraft;
-use lists::UserLists;
+use lists::{LineRules, UserLists};
 
 /// The input of the rendering of a route.
 pub(crate) struct RouteDrafting<'a> {
@@ -47,7 +47,7 @@ pub(crate) struct RouteDrafting<'a> {
 struct Attached {
     key: Key,
     server: Arc<MailServerSpec>,
-    allowed: AllowedDomains,
+    rules: LineRules,
 }
 
 impl RouteDrafting<'_> {
@@ -65,12 +65,11 @@ impl RouteDrafting<'_> {
         let fields = Arc::new(fields(spec));
         let source = source(key, &fields, &attached.key, allowed_backends(&attached.server));
         let scope = Scope::new(&source);
-        let domains = domains(&scope, &spec.matches, &attached.allowed);
-        let own = users(&scope, &spec.matches, &attached.allowed);
+        let domains = domains(&scope, &spec.matches, &attached.rules.allowed);
+        let own = users(&scope, &spec.matches, &attached.rules);
         let id = RouteId { namespace: key.namespace.clone(), name: key.name.clone() };
         let mut entry = RouteEntry { id, domains, users: own, unread: None, state: state(&scope, spec) };
-        let mut is_last_good =
-            self.add_lists(&scope, &mut entry, &spec.matches, &attached.allowed, references);
+        let mut is_last_good = self.add_lists(&scope, &mut entry, &spec.matches, &attached.rules, references);
         let reach = reach_of(&scope, spec, &attached, references);
         let (mut backends, mut usable) = (BTreeMap::new(), BTreeMap::new());
         for service in &spec.backend.services {
@@ -140,7 +139,8 @@ impl RouteDrafting<'_> {
             let domains = of_namespace.iter().flat_map(|rule| rule.domains.iter().flatten());
             AllowedDomains::Only(domains.filter_map(|text| DomainPattern::parse(text)).collect())
         };
-        Ok(Attached { key: server_key, server, allowed })
+        let rules = LineRules { allowed, users: routing::rules(&server) };
+        Ok(Attached { key: server_key, server, rules })
     }
 
     /// Adds the lists of `usersFrom`. A list that cannot be read keeps its last content. Returns whether one does.
@@ -149,17 +149,17 @@ impl RouteDrafting<'_> {
         scope: &Scope<'_>,
         entry: &mut RouteEntry,
         matches: &RouteMatch,
-        allowed: &AllowedDomains,
+        rules: &LineRules,
         references: &References<'_>,
     ) -> bool {
         let mut is_last_good = false;
         for (index, list) in matches.users_from.iter().flatten().enumerate() {
             let path = format!("spec.match.usersFrom[{index}]");
-            let (list, is_last) = match self.lists.read(scope, &path, list, allowed, references) {
+            let (list, is_last) = match self.lists.read(scope, &path, list, rules, references) {
                 lists::Read::List(list) => (list, false),
                 lists::Read::LastGood(list) => (list, true),
                 lists::Read::Never => {
-                    entry.unread = Some(allowed.clone());
+                    entry.unread = Some(rules.allowed.clone());
                     continue;
                 }
             };
@@ -255,7 +255,7 @@ fn domains(scope: &Scope<'_>, matches: &RouteMatch, allowed: &AllowedDomains) ->
     domains
 }
 
-fn users(scope: &Scope<'_>, matches: &RouteMatch, allowed: &AllowedDomains) -> Vec<Arc<UserList>> {
+fn users(scope: &Scope<'_>, matches: &RouteMatch, rules: &LineRules) -> Vec<Arc<UserList>> {
     let Some(texts) = &matches.users else { return Vec::new() };
     let mut users = Vec::new();
     for (index, text) in texts.iter().enumerate() {
@@ -266,12 +266,17 @@ fn users(scope: &Scope<'_>, matches: &RouteMatch, allowed: &AllowedDomains) -> V
                 format!("{text:?} {problem}"),
                 "write a login as clients send it, such as bob@example.org",
             )),
-            Ok(user) if !allowed.allow_user(&user) => {
+            Ok(user) if !rules.allow(&user) => {
                 let domain =
                     user.domain().map_or_else(|| format!("{text}, which has no domain"), str::to_owned);
                 scope.report(not_allowed(scope, &path, &domain));
             }
-            Ok(user) => users.push(user),
+            Ok(user) => {
+                if rules.users.has_master_user(text.as_bytes()) {
+                    scope.report(lists::unmatched(&path, &format!("{text:?}"), &rules.users));
+                }
+                users.push(rules.users.with_domain(user));
+            }
         }
     }
     vec![Arc::new(UserList::new(users))]

@@ -1326,6 +1326,7 @@ fn routed(rendered: &Rendered, login: &str) -> String {
             None => "own".to_owned(),
         },
         Routing::Undecided(entry) => format!("undecided {}", entry.id),
+        Routing::NoDomain => "no domain".to_owned(),
         Routing::Unmatched => "unmatched".to_owned(),
     }
 }

@@ -34,7 +34,7 @@ pub const fn too_many_connections(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// Returns the protocol's internal-error line. Close the session after it.
+/// Returns nginx's internal-error line. Close the session after it.
 #[must_use]
 pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
     match protocol {
@@ -64,9 +64,10 @@ pub const fn wrong_password(protocol: Protocol) -> RefusalText {
     RefusalText { code: "535 5.7.8", text }
 }
 
-/// Returns the refusal of a login that cannot be decided now (RFC 5530, RFC 3206, RFC 4954).
+/// Returns the refusal of a login that fails now for a reason that the client cannot change (RFC 5530, RFC 3206, RFC
+/// 4954).
 #[must_use]
-pub const fn undecided(protocol: Protocol) -> RefusalText {
+pub const fn unavailable(protocol: Protocol) -> RefusalText {
     let text = match protocol {
         Protocol::Imap => "[UNAVAILABLE] Temporary authentication failure.",
         Protocol::Pop3 => "[SYS/TEMP] Temporary authentication failure.",
@@ -78,8 +79,8 @@ pub const fn undecided(protocol: Protocol) -> RefusalText {
 /// The answer to a cancelled SASL exchange.
 pub const CANCELLED: RefusalText = RefusalText { code: "501 5.7.0", text: "Authentication cancelled" };
 
-/// SMTP: the refusal of a recipient whose backend cannot be decided now.
-pub const UNDECIDED_RECIPIENT: RefusalText =
+/// SMTP: the refusal of a recipient whose backend is not known now, or cannot be used.
+pub const UNAVAILABLE_RECIPIENT: RefusalText =
     RefusalText { code: "451 4.4.3", text: "Temporary routing failure, try again later" };
 
 /// SMTP: the refusal of a recipient without a backend.

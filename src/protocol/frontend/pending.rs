@@ -74,6 +74,12 @@ impl PendingLogin {
         }
     }
 
+    /// Tells whether this is mail without a login, not a login.
+    #[must_use]
+    pub fn is_mail(&self) -> bool {
+        self.envelope().rcpt.is_some()
+    }
+
     /// IMAP: the command's tag with its trailing space. Empty for other protocols.
     #[must_use]
     pub fn tag(&self) -> &[u8] {
@@ -163,7 +169,7 @@ impl PendingLogin {
         self.resume()
     }
 
-    /// Appends the protocol's internal-error line. Close the session after it.
+    /// Appends nginx's internal-error line. Close the session after it.
     pub fn internal_error(self, out: &mut Vec<u8>) {
         out.extend_from_slice(internal_error(self.protocol()));
     }

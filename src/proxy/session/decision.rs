@@ -40,7 +40,7 @@ impl Session {
         };
         record.count_login(counted);
         if counted == verdicts::Verdict::Refused {
-            self.log_other_refusal(verdict.as_ref().err());
+            self.log_other_refusal(verdict.as_ref().err().or(record.refused.as_ref()));
         }
         self.served.metrics.login(counted, fault);
         verdict
@@ -99,7 +99,7 @@ impl Session {
         }
         let answer = match answer {
             Ok(answer) => answer,
-            Err(end) => return self.fail(pending, end).await,
+            Err(end) => return self.fail(pending, end, record).await,
         };
         match answer {
             AuthAnswer::Refused { text, code, wait, sasl, cause } => {
@@ -111,7 +111,6 @@ impl Session {
                 if let Some(login) = &login {
                     record.set_login(login);
                 }
-                let is_mail = matches!(request, LoginRequest::Anonymous);
                 let mut routed = self.placed(&request, &pending, server.clone(), login.as_deref());
                 if matches!(routed, Routed::Held(..)) {
                     let named = (server, login.as_deref());
@@ -119,13 +118,15 @@ impl Session {
                 }
                 let place = match routed {
                     Routed::To(place) => place,
-                    Routed::Nowhere if !self.has_routes() => return self.fail(pending, End::NoBackend).await,
-                    other => return Box::pin(self.refuse_unplaced(pending, is_mail, other, record)).await,
+                    Routed::Nowhere if !self.has_routes() => {
+                        return self.fail(pending, End::NoBackend, record).await;
+                    }
+                    other => return Box::pin(self.refuse_unplaced(pending, other, record)).await,
                 };
                 record.user = session_user(&request, &pending, login.as_deref());
                 match self.authorise(request, &pending, place, login, password) {
                     Ok(authorised) => self.try_backend(authorised, pending, record).await,
-                    Err(end) => self.fail(pending, end).await,
+                    Err(end) => self.fail(pending, end, record).await,
                 }
             }
         }
@@ -151,8 +152,7 @@ impl Session {
         let place = match routed {
             Routed::To(place) => place,
             other => {
-                let is_mail = matches!(request, LoginRequest::Anonymous);
-                return Box::pin(self.refuse_unplaced(pending, is_mail, other, record)).await;
+                return Box::pin(self.refuse_unplaced(pending, other, record)).await;
             }
         };
         let started = StdInstant::now();
@@ -161,7 +161,7 @@ impl Session {
         let login = BackendLogin::Request(request);
         let authorised = Authorised { place, login, has_clients_password: true, user };
         let decision = self.try_backend(authorised, pending, record).await;
-        if matches!(decision, Ok(Decision::Refused(_))) {
+        if decision.is_ok() && matches!(record.refused, Some(End::LoginRefused)) {
             self.served.counters.refusals.add(started.elapsed());
         }
         decision
@@ -235,7 +235,7 @@ impl Session {
                     let mut out = shown.to_vec();
                     return Err(self.send_last_reply(&mut out, end).await);
                 }
-                self.fail(pending, end).await
+                self.fail(pending, end, record).await
             }
             LoginReply::Refused(pending, backend::Refusal { reply, cause }) => {
                 if relayed && !backend::is_closing(self.protocol(), &reply) {
@@ -250,7 +250,7 @@ impl Session {
                     let mut out = reply;
                     return Err(self.send_last_reply(&mut out, end).await);
                 }
-                self.fail(pending, end).await
+                self.fail(pending, end, record).await
             }
         }
     }
@@ -267,6 +267,9 @@ impl Session {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => backend_refused(cause, true, reply),
         });
+        if cause == RefusalCause::Credentials {
+            self.hear_refusal(record, reply);
+        }
         let is_banned = self.count_refusal(cause);
         let mut out = Vec::new();
         let next = countable(pending, cause).refuse_verbatim(reply, &mut out);
@@ -335,15 +338,8 @@ impl Session {
         next.map(Decision::Refused).map_err(End::Rule)
     }
 
-    /// Sends the protocol's internal-error line and ends the session.
-    async fn fail(&mut self, pending: PendingLogin, end: End) -> Result<Decision, End> {
-        let mut out = Vec::new();
-        pending.internal_error(&mut out);
-        Err(self.send_last_reply(&mut out, end).await)
-    }
-
     /// Sends a last reply. The reason for the end stays the same if the client does not read it.
-    async fn send_last_reply(&mut self, out: &mut Vec<u8>, end: End) -> End {
+    pub(super) async fn send_last_reply(&mut self, out: &mut Vec<u8>, end: End) -> End {
         if !matches!(end, End::ClientGone | End::Drained) {
             self.start_deadline();
             let _ = self.send(out).await;

@@ -1,23 +1,22 @@
-//! Finds the backend of a login: that of its `MailRoute`, or the listener's own. Refuses logins without a backend.
+//! Finds the backend of a login: that of its `MailRoute`, or the listener's own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::model::routes::Placement;
 use crate::model::{Backend, Routes};
 use crate::net::BackendAddress;
-use crate::protocol::backend::{BackendLogin, RefusalCause};
-use crate::protocol::notices::{self, RefusalText};
+use crate::protocol::backend::BackendLogin;
 use crate::protocol::user::{Named, UserRules, name_of};
 use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Protocol};
 use crate::secret::Secret;
 
 use super::client::Session;
-use super::upstream::{Authorised, Decision, Place};
+use super::upstream::{Authorised, Place};
 use crate::proxy::end::End;
-use crate::proxy::record::{Record, SessionUser};
+use crate::proxy::record::SessionUser;
 use crate::proxy::upstreams::ServedRoutes;
 
 /// Where a login goes.
@@ -173,60 +172,6 @@ impl Session {
         };
         Ok(Authorised { place, login, has_clients_password, user })
     }
-
-    /// Refuses a login without a place.
-    pub(super) async fn refuse_unplaced(
-        &mut self,
-        pending: PendingLogin,
-        is_mail: bool,
-        routed: Routed,
-        record: &mut Record,
-    ) -> Result<Decision, End> {
-        let end = match routed {
-            Routed::Undecided(route) => End::RouteUndecided(route),
-            Routed::Held(route, _) => End::RouteHeld(route),
-            Routed::To(_) | Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
-        };
-        // The client is not at fault, so this does not count as a failed login.
-        record.refused = Some(end);
-        let text = if is_mail { notices::UNDECIDED_RECIPIENT } else { notices::undecided(self.protocol()) };
-        self.refuse_with(text, pending.uncounted(), false).await
-    }
-
-    /// Refuses a login without a backend like a wrong password: with the same words, after the same time.
-    async fn refuse_unrouted(
-        &mut self,
-        pending: PendingLogin,
-        is_mail: bool,
-        record: &mut Record,
-    ) -> Result<Decision, End> {
-        record.refused = Some(End::LoginRefused);
-        let cause = if is_mail { RefusalCause::Client } else { RefusalCause::Credentials };
-        let is_banned = self.count_refusal(cause);
-        let mut text = notices::UNKNOWN_RECIPIENT;
-        if !is_mail {
-            text = notices::wrong_password(self.protocol());
-            self.while_deciding(sleep(self.served.counters.refusals.average())).await?;
-            self.end_if_banned().await?;
-        }
-        self.refuse_with(text, pending, is_banned).await
-    }
-
-    /// Answers a client that has cancelled its SASL exchange (RFC 4422 section 3.5).
-    pub(super) async fn refuse_cancelled(&mut self, pending: PendingLogin) -> Result<Decision, End> {
-        self.refuse_with(notices::CANCELLED, pending.uncounted(), false).await
-    }
-
-    async fn refuse_with(
-        &mut self,
-        RefusalText { code, text }: RefusalText,
-        pending: PendingLogin,
-        is_banned: bool,
-    ) -> Result<Decision, End> {
-        let mut out = Vec::new();
-        let next = pending.refuse(text.as_bytes(), Some(code), &mut out);
-        self.refused(next, out, is_banned).await
-    }
 }
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.
@@ -234,7 +179,7 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     let (position, destination) = match routes.placement(routes.find(named)) {
         Placement::Own => return None,
         Placement::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
-        Placement::Refused => return Some(Routed::Nowhere),
+        Placement::Refused | Placement::NoDomain => return Some(Routed::Nowhere),
         Placement::Held { entry, timeout } => return Some(Routed::Held(entry.id.to_string(), timeout)),
         Placement::To { position, destination } => (position, destination),
     };
@@ -244,11 +189,12 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     Some(Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }))
 }
 
-/// Tells whether a message that is relayed to the backend cannot be read here. The backend may find another user in it
-/// than the routes would. (CRAM-MD5 has no message before the backend's challenge.)
+/// Tells whether a message that is relayed to the backend cannot be read here, or names nobody (EXTERNAL). The backend
+/// may find another user in it than the routes would. (CRAM-MD5 has no message before the backend's challenge.)
 fn hides_its_user(request: &LoginRequest, login: Option<&[u8]>) -> bool {
     let LoginRequest::Relayed { mechanism, initial_response: Some(_) } = request else { return false };
-    login.is_none() && *mechanism != Mechanism::CramMd5 && name_of(request).is_none()
+    let names_nobody = || name_of(request).is_none_or(|name| name.is_empty());
+    login.is_none() && *mechanism != Mechanism::CramMd5 && names_nobody()
 }
 
 /// Returns the user for the list of sessions. `login` is the name that the auth service has given.
@@ -269,4 +215,30 @@ pub(super) fn session_user(
 pub(super) fn user(request: &LoginRequest, pending: &PendingLogin) -> Vec<u8> {
     let LoginRequest::Anonymous = request else { return request.login().to_vec() };
     pending.envelope().recipient().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_message_without_a_readable_name_hides_its_user() {
+        let relayed = |mechanism, message: &[u8]| LoginRequest::Relayed {
+            mechanism,
+            initial_response: Some(Secret::from(message)),
+        };
+        // "=" is an empty message; "Ym9i" is bob.
+        for (mechanism, message, is_hidden) in [
+            (Mechanism::External, &b"="[..], true),
+            (Mechanism::External, b"Ym9i", false),
+            (Mechanism::XOAuth2, b"Ym9i", true),
+            (Mechanism::CramMd5, b"=", false),
+        ] {
+            let request = relayed(mechanism, message);
+            assert_eq!(hides_its_user(&request, None), is_hidden, "{mechanism:?} {message:?}");
+            assert!(!hides_its_user(&request, Some(b"bob")), "the auth service has named the user");
+        }
+        let later = LoginRequest::Relayed { mechanism: Mechanism::External, initial_response: None };
+        assert!(!hides_its_user(&later, None), "the client is asked for it");
+    }
 }

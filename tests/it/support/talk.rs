@@ -64,7 +64,17 @@ pub fn backend_answers(wire: &mut Wire, protocol: &str) -> Result<bool> {
     })
 }
 
-/// The error that a client gets before it is disconnected, if it is not at fault.
+/// The start of the answer to a login that fails now, if the client is not at fault: with `passthrough`, and where routes
+/// decide.
+pub fn temporary_error(protocol: &str) -> &'static str {
+    match protocol {
+        "IMAP" => "a NO [UNAVAILABLE] ",
+        "POP3" => "-ERR [SYS/TEMP] ",
+        _ => "454 4.7.0 ",
+    }
+}
+
+/// nginx's error before a client is disconnected, if it is not at fault: with an auth service.
 pub fn internal_error(protocol: &str) -> &'static str {
     match protocol {
         "IMAP" => "* BAD internal server error",

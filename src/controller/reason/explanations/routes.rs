@@ -26,10 +26,12 @@ pub(super) const ROUTE_CONFLICT: Explanation = Explanation {
 pub(super) const USERS_IGNORED: Explanation = Explanation {
     reason: Reason::UsersIgnored,
     conditions: &[("UsersIgnored", True)],
-    meaning: "Some lines of a list of users (`usersFrom`) are no logins, or have a domain that the MailServer does not \
-              allow. These lines are ignored, and all others are used.",
-    cause: "A line is longer than 320 bytes, has control characters, or has characters that are not ASCII outside of its \
-            domain. Or `spec.allowedRoutes` of the MailServer does not allow its domain to routes of this namespace.",
+    meaning: "Some lines of a list of users (`usersFrom`) are no logins, have a domain that the MailServer does not \
+              allow, or match no login. All other lines are used.",
+    cause: "A line is longer than 320 bytes, has control characters, has characters that are not ASCII outside of its \
+            domain, or has something else than a domain behind the `@`, such as a comment. Or `spec.allowedRoutes` of the \
+            MailServer does not allow its domain to routes of this namespace. Or a line or an entry of `users` contains \
+            `spec.routing.masterUserSeparator`: what follows this character in a login is the master user.",
     remedy: "Correct the lines in the ConfigMap or Secret. The message has the numbers of the first ones.",
 };
 

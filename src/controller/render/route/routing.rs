@@ -100,7 +100,7 @@ pub(crate) fn check_server(server: &MailServerSpec) -> Vec<Violation> {
 }
 
 /// Renders `spec.routing`.
-fn rules(server: &MailServerSpec) -> UserRules {
+pub(crate) fn rules(server: &MailServerSpec) -> UserRules {
     let routing = server.routing.clone().unwrap_or_default();
     let default = UserRules::default();
     let character = |text: Option<String>, default| text.map_or(default, |text| text.chars().next());
@@ -114,26 +114,30 @@ fn rules(server: &MailServerSpec) -> UserRules {
 
 /// Returns the domains and users of each route that a stronger one already has.
 fn conflicts(entries: &[Arc<RouteEntry>]) -> BTreeMap<Key, Vec<Violation>> {
-    let mut domains: BTreeMap<&DomainPattern, &Arc<RouteEntry>> = BTreeMap::new();
-    let (shared, mut conflicts) = (shared_users(entries), BTreeMap::new());
+    let mut domains: BTreeMap<&DomainPattern, usize> = BTreeMap::new();
+    let (users, mut conflicts) = (shared_users(entries), BTreeMap::new());
     for (position, entry) in entries.iter().enumerate() {
-        let mut found = Vec::new();
+        let mut found = Owners::new();
         for pattern in &entry.domains {
             match domains.get(pattern) {
-                Some(owner) => add(&mut found, owner, || pattern.to_string()),
-                None => drop(domains.insert(pattern, entry)),
+                Some(owner) => found.entry(*owner).or_default().add(|| pattern.to_string()),
+                None => drop(domains.insert(pattern, position)),
             }
         }
-        let mut of_entry: Vec<Violation> =
-            found.iter().map(|(owner, names)| violation("domains", owner, names)).collect();
-        let shared = shared.get(&position).into_iter().flatten();
-        of_entry.extend(shared.map(|(owner, names)| violation("users", owner, names)));
+        let of_users = users.get(&position).into_iter().flatten().map(|shared| ("users", shared));
+        let of_entry = found.iter().map(|shared| ("domains", shared)).chain(of_users);
+        let of_entry = of_entry
+            .filter_map(|(what, (owner, shared))| Some(violation(what, entries.get(*owner)?, shared)));
+        let of_entry: Vec<Violation> = of_entry.collect();
         if !of_entry.is_empty() {
             conflicts.insert(Key::new(&entry.id.namespace, &entry.id.name), of_entry);
         }
     }
     conflicts
 }
+
+/// What a route shares with stronger ones, by their positions.
+type Owners = BTreeMap<usize, Shared>;
 
 /// The entries of a route that a stronger route has: the first ones, and their number.
 #[derive(Default)]
@@ -142,23 +146,17 @@ struct Shared {
     count: usize,
 }
 
-/// Counts one more entry of `owner`.
-fn add<'a>(found: &mut Vec<(&'a RouteEntry, Shared)>, owner: &'a RouteEntry, name: impl FnOnce() -> String) {
-    let position = found.iter().position(|(known, _)| std::ptr::eq(*known, owner));
-    let position = position.unwrap_or_else(|| {
-        found.push((owner, Shared::default()));
-        found.len().saturating_sub(1)
-    });
-    if let Some((_, shared)) = found.get_mut(position) {
-        shared.count = shared.count.saturating_add(1);
-        if shared.first.len() < MAX_SHOWN {
-            shared.first.push(name());
+impl Shared {
+    fn add(&mut self, name: impl FnOnce() -> String) {
+        self.count = self.count.saturating_add(1);
+        if self.first.len() < MAX_SHOWN {
+            self.first.push(name());
         }
     }
 }
 
 /// Returns, for each route by its position, the users that a stronger route has. Reads each name once.
-fn shared_users(entries: &[Arc<RouteEntry>]) -> BTreeMap<usize, Vec<(&RouteEntry, Shared)>> {
+fn shared_users(entries: &[Arc<RouteEntry>]) -> BTreeMap<usize, Owners> {
     let mut all = BTreeMap::new();
     if entries.iter().filter(|entry| entry.user_count() > 0).count() < 2 {
         return all;
@@ -166,17 +164,18 @@ fn shared_users(entries: &[Arc<RouteEntry>]) -> BTreeMap<usize, Vec<(&RouteEntry
     // The hash of each name, with the first route that has it.
     let mut owners: HashTable<(u64, usize)> = HashTable::new();
     for (position, entry) in entries.iter().enumerate() {
-        let mut found = Vec::new();
+        let mut found = Owners::new();
         for name in entry.users.iter().flat_map(|list| list.names()) {
             let hashed = Hashed::new(name);
             let hash = hashed.value();
             match owners.entry(hash, |known| known.0 == hash, |known| known.0) {
                 Entry::Vacant(vacant) => drop(vacant.insert((hash, position))),
                 Entry::Occupied(known) => {
+                    let owner = known.get().1;
                     // Two names may have one hash.
-                    let owner = entries.get(known.get().1).filter(|owner| owner.has(&hashed));
-                    if let Some(owner) = owner.filter(|owner| !Arc::ptr_eq(owner, entry)) {
-                        add(&mut found, owner, || String::from_utf8_lossy(name).into_owned());
+                    let has_it = || entries.get(owner).is_some_and(|owner| owner.has(&hashed));
+                    if owner != position && has_it() {
+                        found.entry(owner).or_default().add(|| String::from_utf8_lossy(name).into_owned());
                     }
                 }
             }
