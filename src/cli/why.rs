@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::why::{self, WhyBackend, WhyListener, WhyOutcome, WhyQuery};
+use crate::model::why::{self, WhyBackend, WhyBan, WhyListener, WhyOutcome, WhyQuery, WhyRefusal};
 use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
 use super::control::Socket;
 use super::sessions::with_pod;
+use super::table::{Table, terminal_width};
 
 /// `mailgress why`.
 #[derive(Args, Debug)]
@@ -84,13 +85,13 @@ impl Why {
         let mut out = self.colour.stdout();
         match self.output {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?,
-            Format::Text => write(&mut out, &answer)?,
+            Format::Text => write(&mut out, &answer, terminal_width())?,
         }
         Ok(if answer.listeners.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
-fn write(out: &mut impl Write, answer: &why::Why) -> io::Result<()> {
+fn write(out: &mut impl Write, answer: &why::Why, width: Option<usize>) -> io::Result<()> {
     if answer.listeners.is_empty() {
         return writeln!(out, "No listener matches.");
     }
@@ -118,7 +119,32 @@ fn write(out: &mut impl Write, answer: &why::Why) -> io::Result<()> {
         writeln!(out)?;
     }
     let sessions = counted(answer.sessions.len(), "open session");
-    writeln!(out, "{sessions} on this replica ({})", answer.replica)
+    writeln!(out, "{sessions} on this replica ({})", answer.replica)?;
+    write_refusals(out, answer, width)
+}
+
+fn write_refusals(out: &mut impl Write, answer: &why::Why, width: Option<usize>) -> io::Result<()> {
+    if answer.refusals.is_empty() {
+        return writeln!(out, "no refused login is remembered");
+    }
+    writeln!(out, "\nThe last refused logins:")?;
+    let mut table = Table::new(["TIME", "LISTENER", "CLIENT", "LOGIN", "REASON"]);
+    for refusal in &answer.refusals {
+        let WhyRefusal { time, listener, client, login, reason, detail } = refusal;
+        let reason = detail.as_ref().map_or_else(|| reason.clone(), |detail| format!("{reason}: {detail}"));
+        table.push([
+            time.to_string().into(),
+            listener.as_str().into(),
+            client.as_str().into(),
+            login.as_str().into(),
+            reason.into(),
+        ]);
+    }
+    table.write(out, width)?;
+    for WhyBan { listener, client, until } in &answer.bans {
+        writeln!(out, "\n{client} is banned at {listener} until {until} (limits.authFailures)")?;
+    }
+    Ok(())
 }
 
 fn no_route(outcome: &WhyOutcome) -> String {
@@ -145,8 +171,10 @@ fn write_backend(out: &mut impl Write, backend: &WhyBackend) -> io::Result<()> {
 }
 
 const AFTER_HELP: &str = "\
-Shows for each listener of one replica which MailRoute has the user and why, the backend, and its endpoints. It does not ask \
-the auth service, and does not know the results of health checks. In a cluster, run it in the pod: kubectl exec \
+Shows for each listener of one replica which MailRoute has the user and why, the backend, and its endpoints; then the user's \
+open sessions, the last refused logins with their reasons, and which of their clients are banned now. It does not ask \
+the auth service, and does not know the results of health checks. A replica remembers the last 4,096 refused logins of all \
+users, and shows at most 20 of one. In a cluster, run it in the pod: kubectl exec \
 deploy/mailgress -- /mailgress why USER.
 
 Exit status: 0 the instance has answered, 1 no listener matches or no instance answers, 2 usage error.";
@@ -179,9 +207,18 @@ mod tests {
             route,
             outcome,
         };
-        let answer = why::Why { replica: "a".to_owned(), listeners: vec![listener], sessions: Vec::new() };
+        shown_answer(&why::Why {
+            replica: "a".to_owned(),
+            listeners: vec![listener],
+            sessions: Vec::new(),
+            refusals: Vec::new(),
+            bans: Vec::new(),
+        })
+    }
+
+    fn shown_answer(answer: &why::Why) -> String {
         let mut out = anstream::StripStream::new(Vec::new());
-        write(&mut out, &answer).unwrap();
+        write(&mut out, answer, None).unwrap();
         String::from_utf8(out.into_inner()).unwrap()
     }
 
@@ -198,8 +235,44 @@ mail/example/imap (IMAP, 0.0.0.0:143)
   auth:     http://auth.mail.svc/; a server or user in its answer comes first
 
 0 open sessions on this replica (a)
+no refused login is remembered
 ";
         assert_eq!(shown(Some(route), outcome), expected);
+    }
+
+    #[test]
+    fn refused_logins_and_bans_are_shown() {
+        let refusal = |second, reason: &str, detail: Option<&str>| WhyRefusal {
+            time: jiff::Timestamp::from_second(second).unwrap(),
+            listener: "mail/example/imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            login: "bob".to_owned(),
+            reason: reason.to_owned(),
+            detail: detail.map(str::to_owned),
+        };
+        let ban = WhyBan {
+            listener: "mail/example/imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            until: jiff::Timestamp::from_second(360).unwrap(),
+        };
+        let mut out = anstream::StripStream::new(Vec::new());
+        let answer = why::Why {
+            replica: "a".to_owned(),
+            listeners: Vec::new(),
+            sessions: Vec::new(),
+            refusals: vec![refusal(60, "credentials", None), refusal(59, "unavailable", Some("held"))],
+            bans: vec![ban],
+        };
+        write_refusals(&mut out, &answer, None).unwrap();
+        let expected = "
+The last refused logins:
+TIME                  LISTENER           CLIENT     LOGIN  REASON
+1970-01-01T00:01:00Z  mail/example/imap  192.0.2.7  bob    credentials
+1970-01-01T00:00:59Z  mail/example/imap  192.0.2.7  bob    unavailable: held
+
+192.0.2.7 is banned at mail/example/imap until 1970-01-01T00:06:00Z (limits.authFailures)
+";
+        assert_eq!(String::from_utf8(out.into_inner()).unwrap(), expected);
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl Supervisor {
     }
 
     pub(crate) fn observer(&self) -> Observer {
-        Observer::new(Arc::clone(&self.metrics), Arc::clone(self.workers.sessions()))
+        let (sessions, refusals) = (self.workers.sessions(), self.workers.refusals());
+        Observer::new(Arc::clone(&self.metrics), Arc::clone(sessions), Arc::clone(refusals))
     }
 
     /// Applies snapshots until `shutdown`, then drains.

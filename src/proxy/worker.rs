@@ -18,6 +18,7 @@ use crate::net::Descriptors;
 use super::accept::AcceptLoop;
 use super::balance::Balancer;
 use super::metrics::Metrics;
+use super::refusals::Refusals;
 use super::session::{self, Incoming};
 use super::sessions::{Sessions, Shard};
 use super::source_addresses::ChangedSources;
@@ -28,6 +29,7 @@ pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
     sessions: Arc<Sessions>,
     sources: Arc<ChangedSources>,
+    refusals: Arc<Refusals>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct WorkerContext {
     pub(crate) balancer: Arc<Balancer>,
     /// Client addresses for the report.
     pub(crate) sources: Arc<ChangedSources>,
+    /// The last refused logins of all workers.
+    pub(crate) refusals: Arc<Refusals>,
     /// Permits for refused connections whose close waits for the client.
     pub(crate) lingering: Arc<Semaphore>,
     /// Lists the sessions that are relayed.
@@ -99,6 +103,7 @@ impl Workers {
         let sessions = Arc::new(Sessions::new(count.max(1)));
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
+        let refusals = Arc::new(Refusals::default());
         let descriptors = Descriptors::of_process(count).sessions;
         let lingering = Arc::new(Semaphore::new(lingering(descriptors)));
         let mut workers = Vec::new();
@@ -125,6 +130,7 @@ impl Workers {
                 dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
                 sources: Arc::clone(&sources),
+                refusals: Arc::clone(&refusals),
                 lingering: Arc::clone(&lingering),
                 sessions: sessions.shard(index),
             });
@@ -134,7 +140,7 @@ impl Workers {
                 .spawn(move || runtime.block_on(work_off(work, context, metrics)))?;
             threads.push(thread);
         }
-        Ok(Self { dispatcher, sessions, sources, threads })
+        Ok(Self { dispatcher, sessions, sources, refusals, threads })
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
@@ -147,6 +153,10 @@ impl Workers {
 
     pub(crate) fn sources(&self) -> &Arc<ChangedSources> {
         &self.sources
+    }
+
+    pub(crate) fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// Waits until all sessions have ended.

@@ -47,8 +47,13 @@ impl Session {
             None => counted(&verdict),
         };
         record.count_login(counted);
-        if counted == verdicts::Verdict::Refused {
-            self.log_other_refusal(verdict.as_ref().err());
+        let end = verdict.as_ref().err();
+        match counted {
+            verdicts::Verdict::Refused => self.log_other_refusal(end),
+            verdicts::Verdict::Unavailable | verdicts::Verdict::Failed => {
+                self.remember_undecided(counted, record.refused.as_ref().or(end));
+            }
+            verdicts::Verdict::Accepted | verdicts::Verdict::Abandoned => {}
         }
         self.served.metrics.login(counted, fault);
         verdict
@@ -148,7 +153,10 @@ impl Session {
         let (mut request, mut pending) = (request, pending);
         if self.needs_first_message(&request) {
             match Box::pin(self.first_message(request, pending)).await? {
-                FirstMessage::Known(known, waiting) => (request, pending) = (known, waiting),
+                FirstMessage::Known(known, waiting) => {
+                    (request, pending) = (known, waiting);
+                    self.attempt_named(&request, &pending);
+                }
                 FirstMessage::Cancelled(pending) => return self.refuse_cancelled(pending).await,
             }
         }
