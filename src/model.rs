@@ -26,7 +26,7 @@ pub use auth::{Auth, AuthHeader, AuthProof, HeaderText, HttpAuth, RequestPath};
 pub use listener::{Hostname, Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
-pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};
+pub use report::{BackendHealth, BindReport, RouteBackend, SocketState, SourceAddresses};
 pub use routes::{
     AllowedDomains, Destination, DomainPattern, RouteEntry, RouteId, RouteState, RouteTable, Routes, Routing,
     UserList,

@@ -29,7 +29,7 @@ use super::report::Reporter;
 use super::running::Running;
 use super::serving::{ListenerStates, Serving, ServingContext};
 use super::worker::{Work, Workers};
-use super::{Channels, Options};
+use super::{Channels, Options, upstreams};
 
 /// Owns all listening sockets.
 #[derive(Debug)]
@@ -172,6 +172,7 @@ impl Supervisor {
             self.reporter.socket(&address, self.state(&address));
         }
         self.replace_listeners(snapshot);
+        self.report_health_of_routes();
         self.count_held();
         self.report();
     }
@@ -341,7 +342,14 @@ impl Supervisor {
         for serving in serving {
             self.report_health_of(&serving);
         }
+        self.report_health_of_routes();
         self.report();
+    }
+
+    fn report_health_of_routes(&mut self) {
+        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
+        let listeners = serving.iter().flat_map(|serving| serving.all());
+        self.reporter.routes(upstreams::health_of_routes(listeners));
     }
 
     fn report_health_of(&mut self, serving: &Serving) {

@@ -1,6 +1,6 @@
 //! How a listener's sessions talk to its own backend and to those of its routes: settings, TLS and health.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -9,13 +9,15 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::model::settings::ClientTls;
-use crate::model::{Destination, Listener, RouteId, Routes, Upstream, UpstreamTls};
+use crate::model::{
+    BackendHealth, Destination, Listener, RouteBackend, RouteId, Routes, Upstream, UpstreamTls,
+};
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
 
 use super::health::CheckedBackend;
 use super::route::BackendTls;
-use super::serving::ServingContext;
+use super::serving::{ServedListener, ServingContext};
 
 /// How to talk to a backend.
 #[derive(Debug)]
@@ -112,6 +114,25 @@ impl ServedRoutes {
         let upstreams = entries.map(|entry| &entry.id).zip(&self.upstreams);
         upstreams.filter_map(|(id, upstream)| Some((id, upstream.as_ref()?))).collect()
     }
+}
+
+/// Returns the results of the health checks of the listeners' routes. Listeners may check a backend in different ways:
+/// then the worst result counts.
+pub(super) fn health_of_routes<'a>(
+    listeners: impl Iterator<Item = &'a Arc<ServedListener>>,
+) -> BTreeMap<RouteBackend, BackendHealth> {
+    let mut all: BTreeMap<RouteBackend, BackendHealth> = BTreeMap::new();
+    for served in listeners {
+        let (current, protocol) = (served.routes.load(), served.listener.frontend.protocol);
+        for (id, upstream) in current.by_route() {
+            let Some(health) = upstream.health.as_ref().and_then(|health| health.report()) else { continue };
+            let known = all.entry(RouteBackend { route: id.clone(), protocol }).or_default();
+            if known.endpoints == 0 || health.unhealthy.len() > known.unhealthy.len() {
+                *known = health;
+            }
+        }
+    }
+    all
 }
 
 impl BackendTls {
