@@ -14,7 +14,7 @@ use crate::model::Listener;
 use crate::model::clock::unix_seconds;
 use crate::model::why::{WhyBan, WhyListener, WhyQuery, WhyRefusal};
 
-use super::limits::{Counters, CountedAs};
+use super::limits::{CountedAs, Counters};
 use super::record::{is_same_login, shown};
 
 /// The last refusals, at most [`MAX_REFUSALS`]. Each has at most about 3 KB, and usually 300 bytes.
@@ -209,7 +209,8 @@ mod tests {
         refusals.add(Refusal { login: "bob*admin".into(), ..edge.refusal("bob@a.test", "192.0.2.1", at) });
         refusals.add(Refusal { login: "".into(), ..edge.refusal("bob@a.test", "192.0.2.2", at) });
         refusals.add(edge.refusal("al@a.test", "192.0.2.3", at));
-        let elsewhere = Refusal { listener: "mail/other/imap".into(), ..edge.refusal("bob@a.test", "192.0.2.4", at) };
+        let elsewhere =
+            Refusal { listener: "mail/other/imap".into(), ..edge.refusal("bob@a.test", "192.0.2.4", at) };
         refusals.add(elsewhere);
         let clients = |query: &WhyQuery, user: &str| {
             let (found, _) = refusals.of(query, &[listener(user)], (Instant::now(), at));

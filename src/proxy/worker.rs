@@ -18,6 +18,7 @@ use crate::net::Descriptors;
 use super::accept::AcceptLoop;
 use super::balance::Balancer;
 use super::metrics::Metrics;
+use super::metrics::routes::RouteFamilies;
 use super::refusals::Refusals;
 use super::session::{self, Incoming};
 use super::sessions::{Sessions, Shard};
@@ -85,6 +86,8 @@ pub(crate) struct WorkerContext {
     pub(crate) refusals: Arc<Refusals>,
     /// Permits for refused connections whose close waits for the client.
     pub(crate) lingering: Arc<Semaphore>,
+    /// The metrics of routes.
+    pub(crate) routes: Arc<RouteFamilies>,
     /// Lists the sessions that are relayed.
     pub(crate) sessions: Arc<Shard>,
 }
@@ -131,6 +134,7 @@ impl Workers {
                 balancer: Arc::clone(&balancer),
                 sources: Arc::clone(&sources),
                 refusals: Arc::clone(&refusals),
+                routes: Arc::clone(&metrics.routes),
                 lingering: Arc::clone(&lingering),
                 sessions: sessions.shard(index),
             });

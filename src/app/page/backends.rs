@@ -10,8 +10,7 @@ pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Questi
     let mut all: BTreeMap<&str, BackendSummary<'_>> = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
         let of_routes = listener.routes.iter();
-        let of_routes =
-            of_routes.flat_map(|routes| routes.table.entries().iter().zip(&routes.destinations));
+        let of_routes = of_routes.flat_map(|routes| routes.table.entries().iter().zip(&routes.destinations));
         for (entry, destination) in of_routes {
             let Some(destination) = destination else { continue };
             let known = count(&mut all, &destination.backend);

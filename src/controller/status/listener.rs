@@ -22,7 +22,8 @@ pub(super) fn conditions(
     if listener.serving == Serving::LastGood && !listener.waits_for_references() {
         conditions.push(stamp.degraded());
     }
-    conditions.extend(facts.report.backends.get(&listener.id).map(|health| health::of_listener(health, stamp)));
+    conditions
+        .extend(facts.report.backends.get(&listener.id).map(|health| health::of_listener(health, stamp)));
     conditions.extend(name_servers(facts, listener, stamp));
     conditions.extend(client_address::condition(facts, listener, stamp));
     conditions.extend(stamp.notices(all()));

@@ -17,7 +17,7 @@ use crate::protocol::{LoginRequest, Mechanism, PendingLogin};
 use super::client::Session;
 use super::routing::session_user;
 use crate::proxy::bans::Consequence;
-use crate::proxy::end::End;
+use crate::proxy::end::{End, Fault};
 use crate::proxy::guess::Guess;
 use crate::proxy::limits::LimitReached;
 use crate::proxy::record::{self, SessionUser};
@@ -71,6 +71,7 @@ impl RefusalReason {
 impl Session {
     /// Stores the data of a new login.
     pub(super) fn attempt(&mut self, request: &LoginRequest, pending: &PendingLogin) {
+        self.route = None;
         let is_counted = self.served.current.load().limits.auth_failures.is_some();
         self.attempted = Some(Attempted {
             login: record::shown(request.login()),
@@ -123,9 +124,27 @@ impl Session {
         is_banned
     }
 
-    /// Logs a refusal that [`Self::count_refusal`] has not logged. `end` is the end of the session, if the refusal ends
-    /// it.
-    pub(super) fn log_other_refusal(&mut self, end: Option<&End>) {
+    /// Counts the result of a login, and logs and remembers a refusal. `refused` is the reason of a refusal after which
+    /// the session goes on, `end` the end of the session if the login ends it.
+    pub(super) fn conclude(
+        &mut self,
+        (verdict, fault): (Verdict, Fault),
+        refused: Option<&End>,
+        end: Option<&End>,
+    ) {
+        match verdict {
+            Verdict::Refused => self.log_other_refusal(end),
+            Verdict::Unavailable | Verdict::Failed => self.remember_undecided(verdict, refused.or(end)),
+            Verdict::Accepted | Verdict::Abandoned => {}
+        }
+        self.served.metrics.login(verdict, fault);
+        if let Some(route) = &self.route {
+            route.login(verdict);
+        }
+    }
+
+    /// Logs a refusal that [`Self::count_refusal`] has not logged.
+    fn log_other_refusal(&mut self, end: Option<&End>) {
         self.log_refusal(match end {
             Some(End::Limited(LimitReached::Banned)) => RefusalReason::Banned,
             Some(End::BackendRefused { cause: RefusalCause::Credentials, .. }) => RefusalReason::Backend,
@@ -150,7 +169,7 @@ impl Session {
     }
 
     /// Remembers a login that was not decided, for `mailgress why`. The log line of the session has more of it.
-    pub(super) fn remember_undecided(&self, verdict: Verdict, end: Option<&End>) {
+    fn remember_undecided(&self, verdict: Verdict, end: Option<&End>) {
         if let Some(attempted) = &self.attempted {
             let detail = end.map(|end| cut(end.sentence(), MAX_DETAIL).into_boxed_str());
             self.remember(attempted, verdict.name(), detail);

@@ -24,6 +24,7 @@ use crate::proxy::connection::Connection;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
 use crate::proxy::limits::{Admission, CountedAs, LimitReached};
+use crate::proxy::metrics::routes::RouteMetrics;
 use crate::proxy::metrics::{OpenSession, TlsLabel};
 use crate::proxy::serving::{ServedListener, Serving};
 use crate::proxy::worker::WorkerContext;
@@ -43,6 +44,8 @@ pub(super) struct Session {
     pub(super) host: Box<str>,
     /// The login that is being decided, until its refusal is logged.
     pub(super) attempted: Option<Attempted>,
+    /// The metrics of the route that the last login has matched.
+    pub(super) route: Option<Arc<RouteMetrics>>,
     /// The first bytes, while they may be the start of a PROXY header that the peer must not send.
     pub(super) first_bytes: Option<FirstBytes>,
     /// Whether the connection is counted in the listener's summary of client addresses.
@@ -199,6 +202,7 @@ impl Session {
             ends,
             host: UNAVAILABLE.into(),
             attempted: None,
+            route: None,
             first_bytes: ends.takes_no_header.then(FirstBytes::default),
             is_source_recorded: false,
             secured: None,

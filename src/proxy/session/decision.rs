@@ -47,15 +47,7 @@ impl Session {
             None => counted(&verdict),
         };
         record.count_login(counted);
-        let end = verdict.as_ref().err();
-        match counted {
-            verdicts::Verdict::Refused => self.log_other_refusal(end),
-            verdicts::Verdict::Unavailable | verdicts::Verdict::Failed => {
-                self.remember_undecided(counted, record.refused.as_ref().or(end));
-            }
-            verdicts::Verdict::Accepted | verdicts::Verdict::Abandoned => {}
-        }
-        self.served.metrics.login(counted, fault);
+        self.conclude((counted, fault), record.refused.as_ref(), verdict.as_ref().err());
         verdict
     }
 
