@@ -6,6 +6,7 @@ mod log;
 mod page;
 mod process;
 mod reader;
+pub mod replicas;
 mod signals;
 mod source;
 

@@ -12,6 +12,7 @@ pub mod kick;
 pub mod man;
 pub mod probe;
 pub mod render;
+pub mod replicas;
 pub mod run;
 pub mod sessions;
 pub mod status;

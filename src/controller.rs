@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod metrics;
 mod names;
 pub mod peers;
+pub mod pods;
 pub mod ports;
 pub mod publisher;
 pub mod reason;

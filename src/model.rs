@@ -28,7 +28,7 @@ pub use hostname::Hostname;
 pub use listener::{Listener, ListenerId};
 pub use names::ServerNames;
 pub use reach::{Introductions, Reach};
-pub use report::{BackendHealth, BindReport, SocketState, SourceAddresses};
+pub use report::{BackendHealth, BindReport, RouteBackend, SocketState, SourceAddresses};
 pub use routes::{
     AllowedDomains, Destination, DomainPattern, RouteEntry, RouteId, RouteState, RouteTable, Routes, Routing,
     UserList,

@@ -29,6 +29,7 @@ pub mod plan;
 mod rates;
 mod record;
 mod refusal_words;
+mod refusals;
 mod registration;
 mod relay;
 mod report;
@@ -113,7 +114,7 @@ impl Proxy {
     pub fn start(options: Options, channels: Channels, registry: &Registry) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::register(registry)?);
         let dns = Arc::new(Dns::new(Host::default(), registry)?);
-        let workers = Workers::start(options.workers, options.process, &dns)?;
+        let workers = Workers::start(options.workers, options.process, &metrics, &dns)?;
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 

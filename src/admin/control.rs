@@ -184,6 +184,8 @@ mod tests {
                     replica: query.user.clone(),
                     listeners: Vec::new(),
                     sessions: Vec::new(),
+                    refusals: Vec::new(),
+                    bans: Vec::new(),
                 }),
             };
             let shutdown = CancellationToken::new();
@@ -219,7 +221,10 @@ mod tests {
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
         }
         let why = served.ask("GET /why?user=a%40b&sni=c").await;
-        assert!(why.ends_with(r#"{"replica":"a@b","listeners":[],"sessions":[]}"#), "{why}");
+        assert!(
+            why.ends_with(r#"{"replica":"a@b","listeners":[],"sessions":[],"refusals":[],"bans":[]}"#),
+            "{why}"
+        );
         assert_eq!(served.kicked.load(Ordering::Relaxed), 0);
         let kicked = served.ask("POST /kick?user=a").await;
         assert!(kicked.ends_with(r#"{"replica":"a","ended":1}"#), "{kicked}");

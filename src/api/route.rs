@@ -25,6 +25,7 @@ use super::status::MailRouteStatus;
     printcolumn = r#"{"name":"Server","type":"string","jsonPath":".spec.serverRef.name"}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".spec.state"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Backends","type":"string","jsonPath":".status.endpoints"}"#,
     printcolumn = r#"{"name":"Domains","type":"integer","jsonPath":".status.domains"}"#,
     printcolumn = r#"{"name":"Users","type":"integer","jsonPath":".status.users"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#

@@ -76,12 +76,17 @@ pub struct MailRouteStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_u32))]
     pub sessions: Option<u32>,
+    /// For people: the state of the endpoints of all backends: `all ready`, `2/3 ready`, `none ready`, `none ready for
+    /// POP3`. Absent if it is unknown: for a host name without health checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub endpoints: Option<String>,
     /// The backend of each protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["protocol"]))]
     pub backends: Vec<RouteBackendStatus>,
-    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, with `state: Held` Drained, and warnings while
-    /// they apply.
+    /// Conditions: Accepted, ResolvedRefs, Conflicted, Programmed, Ready, with health checks BackendHealthy, with `state: Held`
+    /// Drained, and warnings while they apply.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -96,7 +101,8 @@ pub struct RouteBackendStatus {
     /// The Service or address as in the manifest.
     #[schemars(length(max = 600))]
     pub reference: String,
-    /// For people: the state of its endpoints: `all ready`, `2/3 ready`, `none ready`. Absent if it is unknown.
+    /// For people: the state of its endpoints: `all ready`, `2/3 ready`, `none ready`. An endpoint that fails its health
+    /// checks is not ready. Absent if it is unknown: for a host name without health checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub endpoints: Option<String>,

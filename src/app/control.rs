@@ -51,8 +51,10 @@ impl Control {
                 let snapshot = Arc::clone(&snapshots.borrow());
                 let listeners = proxy::why(&snapshot, query);
                 let filter = SessionFilter { user: Some(query.user.clone()), ..SessionFilter::default() };
-                let sessions = explainer.sessions(&filter, Instant::now(), SystemTime::now());
-                Why { replica: name.clone(), listeners, sessions }
+                let (now, at) = (Instant::now(), SystemTime::now());
+                let sessions = explainer.sessions(&filter, now, at);
+                let (refusals, bans) = explainer.refusals(query, &listeners, now, at);
+                Why { replica: name.clone(), listeners, sessions, refusals, bans }
             }),
         };
         Ok(Self { listener, state, file })

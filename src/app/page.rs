@@ -57,7 +57,7 @@ impl Sources {
         let (totals, mut listeners, routes) = self.status_store.read(|rows| {
             let (of_routes, mut others) = rows.partition::<Vec<_>, _>(|row| row.object.kind == Kind::Route);
             let (totals, listeners) = select(&mut others.drain(..), question, &places);
-            (totals, listeners, routes::select(&of_routes, question))
+            (totals, listeners, routes::select(&of_routes, &snapshot, question))
         });
         for found in &mut listeners.shown {
             if let Some((id, serving)) = &mut found.serving {

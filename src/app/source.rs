@@ -137,14 +137,28 @@ async fn clients(kubeconfig: Option<&Path>, metrics: &Metrics) -> anyhow::Result
 /// Creates a client for a few requests, and returns the default namespace. Without a kubeconfig, it uses the same as
 /// kubectl, or the pod's service account.
 pub(super) async fn reader(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, String)> {
-    let config = match kubeconfig {
-        Some(path) => written(path).await?,
-        None => Config::infer()
-            .await
-            .context("no kubeconfig found, and not running in a pod; pass --kubeconfig FILE")?,
-    };
+    let config = inferred(kubeconfig).await?;
     let metrics = Metrics::register(&Registry::new())?;
     Ok((client(&config, &metrics, LIST_TIMEOUT)?, config.default_namespace))
+}
+
+/// As [`reader`], with a second client whose connections can become `WebSockets`: they are kube's own, with HTTP/1.1.
+pub(super) async fn with_upgrades(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, Client, String)> {
+    let config = inferred(kubeconfig).await?;
+    let metrics = Metrics::register(&Registry::new())?;
+    let requests = client(&config, &metrics, LIST_TIMEOUT)?;
+    let upgrades =
+        ClientBuilder::try_from(config.clone()).context("no client of the Kubernetes API can be made")?;
+    Ok((requests, upgrades.build(), config.default_namespace))
+}
+
+async fn inferred(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+    match kubeconfig {
+        Some(path) => written(path).await,
+        None => Config::infer()
+            .await
+            .context("no kubeconfig found, and not running in a pod; pass --kubeconfig FILE"),
+    }
 }
 
 /// Reads the configuration in a kubeconfig.

@@ -1,15 +1,17 @@
-//! `mailgress kick`: ends sessions of an instance.
+//! `mailgress kick`: ends sessions of an instance, or of all replicas.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use crate::model::SessionId;
-use crate::model::sessions::SessionFilter;
+use crate::model::sessions::{Kicked, SessionFilter};
 use crate::words::counted;
 
 use super::control::Socket;
+use super::replicas::{AllReplicas, Answers, option};
 
 /// `mailgress kick`.
 #[derive(Args, Debug)]
@@ -22,6 +24,23 @@ pub struct Kick {
     /// The control socket.
     #[command(flatten)]
     socket: Socket,
+
+    /// Whether to ask all replicas.
+    #[command(flatten)]
+    replicas: AllReplicas,
+
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// JSON.
+    Json,
 }
 
 #[derive(Args, Debug)]
@@ -46,7 +65,7 @@ impl Kick {
     ///
     /// # Errors
     ///
-    /// Fails if no instance answers.
+    /// Fails if no instance answers, or the cluster cannot be asked.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let Which { user, backend, session } = &self.which;
         let filter = SessionFilter {
@@ -55,23 +74,60 @@ impl Kick {
             session: *session,
             ..SessionFilter::default()
         };
-        let ended = self.socket.kick(&filter)?.ended;
-        let mut out = io::stdout().lock();
-        if ended == 0 {
-            writeln!(out, "No session matches.")?;
-            return Ok(ExitCode::FAILURE);
+        if self.replicas.all_replicas {
+            let answers: Answers<Kicked> = self.replicas.ask(&command(&filter), &self.socket)?;
+            self.write(&answers, &answers.replicas)?;
+            let has_failures = answers.tell_failures()?;
+            return Ok(status(&answers.replicas, has_failures));
         }
-        writeln!(out, "Ended {}.", counted(ended, "session"))?;
-        Ok(ExitCode::SUCCESS)
+        let kicked = self.socket.kick(&filter)?;
+        self.write(&kicked, std::slice::from_ref(&kicked))?;
+        Ok(status(std::slice::from_ref(&kicked), false))
     }
+
+    fn write(&self, answer: &impl Serialize, kicked: &[Kicked]) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        match self.output {
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(answer)?)?,
+            Format::Text => writeln!(out, "{}", sentence(kicked))?,
+        }
+        Ok(())
+    }
+}
+
+/// Returns the command with the filter as options.
+fn command(filter: &SessionFilter) -> Vec<String> {
+    let SessionFilter { user, backend, session, .. } = filter;
+    let session = session.map(|session| session.to_string());
+    let options = [("user", user), ("backend", backend), ("session", &session)];
+    let options = options.into_iter().filter_map(|(name, value)| option(name, value.as_deref()));
+    std::iter::once("kick".to_owned()).chain(options).collect()
+}
+
+fn ended(kicked: &[Kicked]) -> usize {
+    kicked.iter().fold(0, |sum, kicked| sum.saturating_add(kicked.ended))
+}
+
+fn sentence(kicked: &[Kicked]) -> String {
+    let with_some = kicked.iter().filter(|kicked| kicked.ended > 0).count();
+    match (ended(kicked), kicked.len()) {
+        (0, _) => "No session matches.".to_owned(),
+        (ended, 1) => format!("Ended {}.", counted(ended, "session")),
+        (ended, _) => format!("Ended {} on {}.", counted(ended, "session"), counted(with_some, "replica")),
+    }
+}
+
+fn status(kicked: &[Kicked], has_failures: bool) -> ExitCode {
+    if ended(kicked) == 0 || has_failures { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 const AFTER_HELP: &str = "\
 Ends sessions of one replica: those that are logged in, and those that send mail without a login. A client gets the closing \
 message of its protocol where one can be sent, and may connect again. To keep a user out, lock the account first. A login \
-that is being decided is not ended; run the command again after a moment.
+that is being decided is not ended; run the command again after a moment. With --all-replicas, the sessions of all replicas \
+are ended.
 
-Exit status: 0 sessions were ended, 1 no session matches or no instance answers, 2 usage error.";
+Exit status: 0 sessions were ended; 1 no session matches, or the instance or one of the replicas does not answer; 2 usage error.";
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +139,16 @@ mod tests {
     struct Line {
         #[command(flatten)]
         _kick: Kick,
+    }
+
+    #[test]
+    fn the_sessions_of_all_replicas_are_added() {
+        let kicked = |ended| Kicked { replica: "a".to_owned(), ended };
+        assert_eq!(sentence(&[kicked(1)]), "Ended 1 session.");
+        assert_eq!(sentence(&[kicked(2), kicked(0), kicked(1)]), "Ended 3 sessions on 2 replicas.");
+        assert_eq!(sentence(&[kicked(0), kicked(0)]), "No session matches.");
+        let filter = SessionFilter { backend: Some("mail/a".to_owned()), ..SessionFilter::default() };
+        assert_eq!(command(&filter), ["kick", "--backend=mail/a"]);
     }
 
     #[test]

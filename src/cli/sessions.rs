@@ -1,4 +1,4 @@
-//! `mailgress sessions`: shows the open sessions of an instance.
+//! `mailgress sessions`: shows the open sessions of an instance, or of all replicas.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +12,8 @@ use crate::words::counted;
 
 use super::colour::Colour;
 use super::control::Socket;
-use super::table::{Table, terminal_width};
+use super::replicas::{AllReplicas, Answers, option};
+use super::table::{Cell, Table, terminal_width};
 
 /// `mailgress sessions`.
 #[derive(Args, Debug)]
@@ -39,6 +40,10 @@ pub struct Sessions {
     #[command(flatten)]
     socket: Socket,
 
+    /// Whether to ask all replicas.
+    #[command(flatten)]
+    replicas: AllReplicas,
+
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -62,7 +67,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// Fails if no instance answers.
+    /// Fails if no instance answers, or the cluster cannot be asked.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let filter = SessionFilter {
             user: self.user.clone(),
@@ -70,16 +75,33 @@ impl Sessions {
             listener: self.listener.clone(),
             session: self.session,
         };
-        let list = self.socket.sessions(&filter)?;
+        let (is_filtered, terminal) = (!filter.is_empty(), (terminal_width(), Timestamp::now()));
         let mut out = self.colour.stdout();
+        if self.replicas.all_replicas {
+            let answers: Answers<SessionList> = self.replicas.ask(&command(&filter), &self.socket)?;
+            match self.output {
+                Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
+                Format::Table => write_merged(&mut out, &answers.replicas, is_filtered, terminal)?,
+            }
+            let has_failures = answers.tell_failures()?;
+            return Ok(if has_failures { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        let list = self.socket.sessions(&filter)?;
         match self.output {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?,
-            Format::Table => {
-                write(&mut out, &list, !filter.is_empty(), (terminal_width(), Timestamp::now()))?
-            }
+            Format::Table => write(&mut out, &list, is_filtered, terminal)?,
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Returns the command with the filter as options.
+fn command(filter: &SessionFilter) -> Vec<String> {
+    let SessionFilter { user, backend, listener, session } = filter;
+    let session = session.map(|session| session.to_string());
+    let options = [("user", user), ("backend", backend), ("listener", listener), ("session", &session)];
+    let options = options.into_iter().filter_map(|(name, value)| option(name, value.as_deref()));
+    std::iter::once("sessions".to_owned()).chain(options).collect()
 }
 
 fn write(
@@ -89,42 +111,63 @@ fn write(
     (width, now): (Option<usize>, Timestamp),
 ) -> io::Result<()> {
     if list.sessions.is_empty() {
-        return writeln!(
-            out,
-            "{}",
-            if is_filtered { "No session matches." } else { "There are no sessions." }
-        );
+        return write_none(out, is_filtered);
     }
-    let mut table = Table::new([
-        "SESSION",
-        "LISTENER",
-        "CLIENT",
-        "TLS",
-        "LOGIN",
-        "BACKEND",
-        "AGE",
-        "IDLE",
-        "TO BACKEND",
-        "TO CLIENT",
-    ]);
+    let mut table = Table::new(HEADERS);
     for session in &list.sessions {
-        let OpenSession { listener, client, tls, login, backend, pod, .. } = session;
-        let age = now.as_second().saturating_sub(session.since.as_second());
-        table.push([
-            session.id.to_string().into(),
-            listener.as_str().into(),
-            client.as_str().into(),
-            tls.as_str().into(),
-            login.as_str().into(),
-            with_pod(backend, pod.as_deref()).into(),
-            duration(u64::try_from(age).unwrap_or_default()).into(),
-            duration(session.idle_seconds).into(),
-            session.to_backend.to_string().into(),
-            session.to_client.to_string().into(),
-        ]);
+        table.push(cells(session, now));
     }
     table.write(out, width)?;
     writeln!(out, "\n{}", counted(list.sessions.len(), "session"))
+}
+
+/// Writes the sessions of all replicas, the oldest first.
+fn write_merged(
+    out: &mut impl Write,
+    lists: &[SessionList],
+    is_filtered: bool,
+    (width, now): (Option<usize>, Timestamp),
+) -> io::Result<()> {
+    let all: usize = lists.iter().map(|list| list.sessions.len()).sum();
+    if all == 0 {
+        return write_none(out, is_filtered);
+    }
+    let sessions = lists.iter().flat_map(|list| list.sessions.iter().map(|session| (&list.replica, session)));
+    let mut sessions: Vec<_> = sessions.collect();
+    sessions.sort_by_key(|(_, session)| session.since);
+    let [a, b, c, d, e, f, g, h, i, j] = HEADERS;
+    let mut table = Table::new(["REPLICA", a, b, c, d, e, f, g, h, i, j]);
+    for (replica, session) in sessions {
+        let [a, b, c, d, e, f, g, h, i, j] = cells(session, now);
+        table.push([replica.as_str().into(), a, b, c, d, e, f, g, h, i, j]);
+    }
+    table.write(out, width)?;
+    writeln!(out, "\n{} on {}", counted(all, "session"), counted(lists.len(), "replica"))
+}
+
+fn write_none(out: &mut impl Write, is_filtered: bool) -> io::Result<()> {
+    writeln!(out, "{}", if is_filtered { "No session matches." } else { "There are no sessions." })
+}
+
+const HEADERS: [&str; 10] =
+    ["SESSION", "LISTENER", "CLIENT", "TLS", "LOGIN", "BACKEND", "AGE", "IDLE", "TO BACKEND", "TO CLIENT"];
+
+/// Returns the row of a session.
+fn cells(session: &OpenSession, now: Timestamp) -> [Cell; 10] {
+    let OpenSession { listener, client, tls, login, backend, pod, .. } = session;
+    let age = now.as_second().saturating_sub(session.since.as_second());
+    [
+        session.id.to_string().into(),
+        listener.as_str().into(),
+        client.as_str().into(),
+        tls.as_str().into(),
+        login.as_str().into(),
+        with_pod(backend, pod.as_deref()).into(),
+        duration(u64::try_from(age).unwrap_or_default()).into(),
+        duration(session.idle_seconds).into(),
+        session.to_backend.to_string().into(),
+        session.to_client.to_string().into(),
+    ]
 }
 
 /// Formats an endpoint with the name of its Pod, if that is known.
@@ -145,9 +188,10 @@ fn duration(seconds: u64) -> String {
 
 const AFTER_HELP: &str = "\
 Shows the sessions of one replica: those that are logged in, and those that send mail without a login. In a cluster, run it \
-in the pod: kubectl exec POD -- /mailgress sessions. Its ID is also in a session's log line.
+in the pod: kubectl exec POD -- /mailgress sessions. Or run it elsewhere with --all-replicas, which does this in all pods, and \
+needs list on pods, and get and create on pods/exec. Its ID is also in a session's log line.
 
-Exit status: 0 the instance has answered, 1 no instance answers, 2 usage error.";
+Exit status: 0 the instance, or all replicas, have answered; 1 one does not answer; 2 usage error.";
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +239,36 @@ SESSION          LISTENER            CLIENT     TLS       LOGIN  BACKEND        
         );
         assert_eq!(shown(Vec::new(), false), "There are no sessions.\n");
         assert_eq!(shown(Vec::new(), true), "No session matches.\n");
+    }
+
+    #[test]
+    fn the_sessions_of_all_replicas_are_one_table() {
+        let list = |replica: &str, sessions| SessionList { replica: replica.to_owned(), sessions };
+        let later =
+            OpenSession { since: Timestamp::from_second(1_000_100).unwrap(), ..session(1, "bob", None) };
+        let lists =
+            [list("b", vec![later]), list("a", vec![session(2, "alice", None)]), list("c", Vec::new())];
+        let mut out = anstream::StripStream::new(Vec::new());
+        let now = Timestamp::from_second(1_000_312).unwrap();
+        write_merged(&mut out, &lists, false, (None, now)).unwrap();
+        let expected = "\
+REPLICA  SESSION          LISTENER            CLIENT     TLS       LOGIN  BACKEND       AGE    IDLE  TO BACKEND  TO CLIENT
+a        0000000000001-2  mail/example/imaps  192.0.2.7  implicit  alice  10.0.0.5:143  5m12s  42s   10          20
+b        0000000000001-1  mail/example/imaps  192.0.2.7  implicit  bob    10.0.0.5:143  3m32s  42s   10          20
+
+2 sessions on 3 replicas
+";
+        assert_eq!(String::from_utf8(out.into_inner()).unwrap(), expected);
+        let mut out = anstream::StripStream::new(Vec::new());
+        write_merged(&mut out, &lists[2..], true, (None, now)).unwrap();
+        assert_eq!(String::from_utf8(out.into_inner()).unwrap(), "No session matches.\n");
+    }
+
+    #[test]
+    fn a_filter_becomes_options() {
+        let session = Some(SessionId { process: 1, number: 2 });
+        let filter = SessionFilter { user: Some("-a b".to_owned()), session, ..SessionFilter::default() };
+        assert_eq!(command(&filter), ["sessions", "--user=-a b", "--session=0000000000001-2"]);
     }
 
     #[test]

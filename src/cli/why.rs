@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::why::{self, WhyBackend, WhyListener, WhyOutcome, WhyQuery};
+use crate::model::why::{self, WhyBackend, WhyBan, WhyListener, WhyOutcome, WhyQuery, WhyRefusal};
 use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
 use super::control::Socket;
+use super::replicas::{AllReplicas, Answers, option};
 use super::sessions::with_pod;
+use super::table::{Table, terminal_width};
 
 /// `mailgress why`.
 #[derive(Args, Debug)]
@@ -39,6 +41,10 @@ pub struct Why {
     /// The control socket.
     #[command(flatten)]
     socket: Socket,
+
+    /// Whether to ask all replicas.
+    #[command(flatten)]
+    replicas: AllReplicas,
 
     /// Output format.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -70,7 +76,7 @@ impl Why {
     ///
     /// # Errors
     ///
-    /// Fails if no instance answers.
+    /// Fails if no instance answers, or the cluster cannot be asked.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let protocol = self.protocol.and_then(|protocol| protocol.to_possible_value());
         let query = WhyQuery {
@@ -80,21 +86,78 @@ impl Why {
             listener: self.listener.clone(),
             sni: self.sni.clone(),
         };
-        let answer = self.socket.why(&query)?;
         let mut out = self.colour.stdout();
+        if self.replicas.all_replicas {
+            let answers: Answers<why::Why> = self.replicas.ask(&command(&query), &self.socket)?;
+            match self.output {
+                Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
+                Format::Text => write_merged(&mut out, &answers.replicas, terminal_width())?,
+            }
+            let is_found = answers.replicas.iter().any(|answer| !answer.listeners.is_empty());
+            let has_failures = answers.tell_failures()?;
+            return Ok(if is_found && !has_failures { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        let answer = self.socket.why(&query)?;
         match self.output {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?,
-            Format::Text => write(&mut out, &answer)?,
+            Format::Text => write(&mut out, &answer, terminal_width())?,
         }
         Ok(if answer.listeners.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
-fn write(out: &mut impl Write, answer: &why::Why) -> io::Result<()> {
+/// Returns the command with the query as options.
+fn command(query: &WhyQuery) -> Vec<String> {
+    let WhyQuery { user, recipient, protocol, listener, sni } = query;
+    let options = [("protocol", protocol), ("listener", listener), ("sni", sni)];
+    let options = options.into_iter().filter_map(|(name, value)| option(name, value.as_deref()));
+    let mut command = vec!["why".to_owned()];
+    command.extend(recipient.then(|| "--recipient".to_owned()));
+    command.extend(options);
+    command.extend(["--".to_owned(), user.clone()]);
+    command
+}
+
+fn write(out: &mut impl Write, answer: &why::Why, width: Option<usize>) -> io::Result<()> {
     if answer.listeners.is_empty() {
         return writeln!(out, "No listener matches.");
     }
-    for listener in &answer.listeners {
+    write_listeners(out, &answer.listeners)?;
+    let sessions = counted(answer.sessions.len(), "open session");
+    writeln!(out, "{sessions} on this replica ({})", answer.replica)?;
+    write_refusals(out, std::slice::from_ref(answer), width)
+}
+
+/// Writes the answers of all replicas. Those that have the same listeners and routes are written once.
+fn write_merged(out: &mut impl Write, answers: &[why::Why], width: Option<usize>) -> io::Result<()> {
+    if answers.iter().all(|answer| answer.listeners.is_empty()) {
+        return writeln!(out, "No listener matches.");
+    }
+    let mut groups: Vec<(&[WhyListener], Vec<&str>)> = Vec::new();
+    for answer in answers {
+        match groups.iter_mut().find(|(listeners, _)| *listeners == answer.listeners) {
+            Some((_, replicas)) => replicas.push(&answer.replica),
+            None => groups.push((&answer.listeners, vec![&answer.replica])),
+        }
+    }
+    for (listeners, replicas) in &groups {
+        if groups.len() > 1 {
+            let none = if listeners.is_empty() { " no listener matches" } else { "" };
+            writeln!(out, "{STRONG}On {}:{STRONG:#}{none}\n", replicas.join(", "))?;
+        }
+        write_listeners(out, listeners)?;
+    }
+    let all: usize = answers.iter().map(|answer| answer.sessions.len()).sum();
+    let each = answers.iter().filter(|answer| !answer.sessions.is_empty());
+    let each: Vec<_> =
+        each.map(|answer| format!("{} on {}", answer.sessions.len(), answer.replica)).collect();
+    let each = if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) };
+    writeln!(out, "{} on {}{each}", counted(all, "open session"), counted(answers.len(), "replica"))?;
+    write_refusals(out, answers, width)
+}
+
+fn write_listeners(out: &mut impl Write, listeners: &[WhyListener]) -> io::Result<()> {
+    for listener in listeners {
         let WhyListener { listener: id, protocol, address, user, auth_service, route, outcome } = listener;
         let protocol = protocol.to_ascii_uppercase();
         writeln!(out, "{STRONG}{id}{STRONG:#} ({protocol}, {address})")?;
@@ -117,8 +180,38 @@ fn write(out: &mut impl Write, answer: &why::Why) -> io::Result<()> {
         }
         writeln!(out)?;
     }
-    let sessions = counted(answer.sessions.len(), "open session");
-    writeln!(out, "{sessions} on this replica ({})", answer.replica)
+    Ok(())
+}
+
+/// Writes the refused logins of all answers, the newest first, and the bans.
+fn write_refusals(out: &mut impl Write, answers: &[why::Why], width: Option<usize>) -> io::Result<()> {
+    let mut refusals: Vec<&WhyRefusal> = answers.iter().flat_map(|answer| &answer.refusals).collect();
+    if refusals.is_empty() {
+        return writeln!(out, "no refused login is remembered");
+    }
+    // The sort is stable.
+    refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.time));
+    writeln!(out, "\nThe last refused logins:")?;
+    let mut table = Table::new(["TIME", "LISTENER", "CLIENT", "LOGIN", "REASON"]);
+    for refusal in refusals {
+        let WhyRefusal { time, listener, client, login, reason, detail } = refusal;
+        let reason = detail.as_ref().map_or_else(|| reason.clone(), |detail| format!("{reason}: {detail}"));
+        table.push([
+            time.to_string().into(),
+            listener.as_str().into(),
+            client.as_str().into(),
+            login.as_str().into(),
+            reason.into(),
+        ]);
+    }
+    table.write(out, width)?;
+    for answer in answers {
+        let place = if answers.len() > 1 { format!(" on {}", answer.replica) } else { String::new() };
+        for WhyBan { listener, client, until } in &answer.bans {
+            writeln!(out, "\n{client} is banned at {listener}{place} until {until} (limits.authFailures)")?;
+        }
+    }
+    Ok(())
 }
 
 fn no_route(outcome: &WhyOutcome) -> String {
@@ -146,11 +239,13 @@ fn write_backend(out: &mut impl Write, backend: &WhyBackend) -> io::Result<()> {
 }
 
 const AFTER_HELP: &str = "\
-Shows for each listener of one replica which MailRoute has the user and why, the backend, and its endpoints. It does not ask \
-the auth service, and does not know the results of health checks. In a cluster, run it in the pod: kubectl exec \
-deploy/mailgress -- /mailgress why USER.
+Shows for each listener of one replica which MailRoute has the user and why, the backend, and its endpoints; then the user's \
+open sessions, the last refused logins with their reasons, and which of their clients are banned now. It does not ask \
+the auth service, and does not know the results of health checks. A replica remembers the last 4,096 refused logins of all \
+users, and shows at most 20 of one. In a cluster, run it in the pod: kubectl exec \
+deploy/mailgress -- /mailgress why USER. With --all-replicas, it asks all replicas.
 
-Exit status: 0 the instance has answered, 1 no listener matches or no instance answers, 2 usage error.";
+Exit status: 0 the instance, or all replicas, have answered; 1 no listener matches, or one does not answer; 2 usage error.";
 
 #[cfg(test)]
 mod tests {
@@ -180,9 +275,18 @@ mod tests {
             route,
             outcome,
         };
-        let answer = why::Why { replica: "a".to_owned(), listeners: vec![listener], sessions: Vec::new() };
+        shown_answer(&why::Why {
+            replica: "a".to_owned(),
+            listeners: vec![listener],
+            sessions: Vec::new(),
+            refusals: Vec::new(),
+            bans: Vec::new(),
+        })
+    }
+
+    fn shown_answer(answer: &why::Why) -> String {
         let mut out = anstream::StripStream::new(Vec::new());
-        write(&mut out, &answer).unwrap();
+        write(&mut out, answer, None).unwrap();
         String::from_utf8(out.into_inner()).unwrap()
     }
 
@@ -199,8 +303,110 @@ mail/example/imap (IMAP, 0.0.0.0:143)
   auth:     http://auth.mail.svc/; a server or user in its answer comes first
 
 0 open sessions on this replica (a)
+no refused login is remembered
 ";
         assert_eq!(shown(Some(route), outcome), expected);
+    }
+
+    #[test]
+    fn the_answers_of_all_replicas_are_merged() {
+        let listener = |user: &str| WhyListener {
+            listener: "mail/example/imap".to_owned(),
+            protocol: "imap".to_owned(),
+            address: "0.0.0.0:143".to_owned(),
+            user: user.to_owned(),
+            auth_service: None,
+            route: None,
+            outcome: WhyOutcome::NoBackend,
+        };
+        let refusal = |second, reason: &str| WhyRefusal {
+            time: jiff::Timestamp::from_second(second).unwrap(),
+            listener: "mail/example/imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            login: "bob".to_owned(),
+            reason: reason.to_owned(),
+            detail: None,
+        };
+        let answer = |replica: &str, listeners, refusals| why::Why {
+            replica: replica.to_owned(),
+            listeners,
+            sessions: Vec::new(),
+            refusals,
+            bans: Vec::new(),
+        };
+        let merged = |answers: &[why::Why]| {
+            let mut out = anstream::StripStream::new(Vec::new());
+            write_merged(&mut out, answers, None).unwrap();
+            String::from_utf8(out.into_inner()).unwrap()
+        };
+        let ban = WhyBan {
+            listener: "mail/example/imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            until: jiff::Timestamp::from_second(360).unwrap(),
+        };
+        let second = answer("b", vec![listener("bob")], vec![refusal(70, "banned")]);
+        let second = why::Why { bans: vec![ban], ..second };
+        let alike = [answer("a", vec![listener("bob")], vec![refusal(60, "credentials")]), second];
+        let expected = "\
+mail/example/imap (IMAP, 0.0.0.0:143)
+  user:     bob
+  route:    none matches
+  backend:  none: logins are refused like a wrong password
+
+0 open sessions on 2 replicas
+
+The last refused logins:
+TIME                  LISTENER           CLIENT     LOGIN  REASON
+1970-01-01T00:01:10Z  mail/example/imap  192.0.2.7  bob    banned
+1970-01-01T00:01:00Z  mail/example/imap  192.0.2.7  bob    credentials
+
+192.0.2.7 is banned at mail/example/imap on b until 1970-01-01T00:06:00Z (limits.authFailures)
+";
+        assert_eq!(merged(&alike), expected);
+        let [first, second] = alike;
+        let different = [first, second, answer("c", Vec::new(), Vec::new())];
+        let text = merged(&different);
+        assert!(text.starts_with("On a, b:\n\nmail/example/imap"), "{text}");
+        assert!(text.contains("\nOn c: no listener matches\n"), "{text}");
+        assert_eq!(merged(&different[2..]), "No listener matches.\n");
+        let query = WhyQuery { recipient: true, sni: Some("a".to_owned()), ..WhyQuery::default() };
+        let query = WhyQuery { user: "-u".to_owned(), ..query };
+        assert_eq!(command(&query), ["why", "--recipient", "--sni=a", "--", "-u"]);
+    }
+
+    #[test]
+    fn refused_logins_and_bans_are_shown() {
+        let refusal = |second, reason: &str, detail: Option<&str>| WhyRefusal {
+            time: jiff::Timestamp::from_second(second).unwrap(),
+            listener: "mail/example/imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            login: "bob".to_owned(),
+            reason: reason.to_owned(),
+            detail: detail.map(str::to_owned),
+        };
+        let ban = WhyBan {
+            listener: "mail/example/imap".to_owned(),
+            client: "192.0.2.7".to_owned(),
+            until: jiff::Timestamp::from_second(360).unwrap(),
+        };
+        let mut out = anstream::StripStream::new(Vec::new());
+        let answer = why::Why {
+            replica: "a".to_owned(),
+            listeners: Vec::new(),
+            sessions: Vec::new(),
+            refusals: vec![refusal(60, "credentials", None), refusal(59, "unavailable", Some("held"))],
+            bans: vec![ban],
+        };
+        write_refusals(&mut out, std::slice::from_ref(&answer), None).unwrap();
+        let expected = "
+The last refused logins:
+TIME                  LISTENER           CLIENT     LOGIN  REASON
+1970-01-01T00:01:00Z  mail/example/imap  192.0.2.7  bob    credentials
+1970-01-01T00:00:59Z  mail/example/imap  192.0.2.7  bob    unavailable: held
+
+192.0.2.7 is banned at mail/example/imap until 1970-01-01T00:06:00Z (limits.authFailures)
+";
+        assert_eq!(String::from_utf8(out.into_inner()).unwrap(), expected);
     }
 
     #[test]

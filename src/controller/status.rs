@@ -7,6 +7,7 @@
 mod backends;
 mod changes;
 mod client_address;
+mod health;
 mod listener;
 mod object;
 mod ready;
@@ -262,6 +263,7 @@ impl ObjectStatus {
                         sessions: status.sessions,
                         domains: status.domains.unwrap_or_default(),
                         users: status.users.unwrap_or_default(),
+                        endpoints: status.endpoints.unwrap_or_default(),
                         backends: status.backends,
                     }),
                 }
@@ -295,13 +297,14 @@ impl ObjectStatus {
                 listeners: self.listeners.iter().map(Listener::value).collect(),
             }),
             Kind::Route => {
-                let RouteDetails { sessions, domains, users, backends } =
+                let RouteDetails { sessions, domains, users, endpoints, backends } =
                     self.route.clone().unwrap_or_default();
                 serde_json::to_value(MailRouteStatus {
                     observed_generation: Some(self.generation),
                     domains: Some(domains),
                     users: Some(users),
                     sessions,
+                    endpoints: known(&endpoints),
                     backends,
                     conditions: linked(&self.conditions),
                 })

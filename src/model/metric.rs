@@ -132,6 +132,8 @@ families! {
     BACKEND_CONNECT_DURATION: Kind::Histogram(DURATIONS), "mailgress_backend_connect_duration_seconds",
         [LISTENER, PROTOCOL],
         "From the first connect to the connection that is used";
+    BACKEND_CONNECTIONS: Kind::Counter, "mailgress_backend_connections_total", [CONNECTED, PROTOCOL, CONNECTION],
+        "Connections of sessions to backends' endpoints by what came of them, and failed attempts";
     BACKEND_UP: Kind::Gauge, "mailgress_backend_up", [BACKEND, PROTOCOL],
         "Whether a backend's endpoint answers its health checks";
     BUILD_INFO: Kind::Gauge, "mailgress_build_info", [VERSION, COMMIT],
@@ -202,6 +204,10 @@ families! {
         "Responses of name servers, and lookups that had none in time";
     RESOLVER_SILENT: Kind::Gauge, "mailgress_resolver_silent", [NAMESERVERS],
         "Resolvers whose name servers do not answer; none while all is well";
+    ROUTE_LOGINS: Kind::Counter, "mailgress_route_logins_total", [ROUTE, PROTOCOL, LOGIN],
+        "Logins of a MailRoute's users, and mail to them without one, by what came of them; without those that an auth service places";
+    ROUTE_SESSIONS_OPEN: Kind::Gauge, "mailgress_route_sessions_open", [ROUTE, PROTOCOL],
+        "Open sessions after the login that a MailRoute has placed";
     SESSION_CAPACITY: Kind::Gauge, "mailgress_session_capacity", [],
         "Open sessions that the process has file descriptors for";
     SESSIONS: Kind::Counter, "mailgress_sessions_total", [LISTENER, PROTOCOL, TLS, OUTCOME, FAULT],
@@ -231,6 +237,16 @@ const CHECK: Label = label("outcome", "`passed`, `failed`");
 const COMMIT: Label = label("commit", "the commit that it was built from, or `unknown`");
 const CONDITION: Label =
     label("condition", "the condition's type: `Accepted`, `CertificateExpiring`, `Degraded`, â€¦");
+const CONNECTED: Label = label(
+    "backend",
+    "the endpoint: `10.0.0.7:143`, `host:port`, `unix:/path`; `other` for all that an auth service has named, and for those beyond the \
+     first 4,096",
+);
+const CONNECTION: Label = label(
+    "outcome",
+    "`answered`: the backend decided about the login; `unreachable`: no connection, or no TLS; `failed`: a connection without a usable \
+     answer to the login",
+);
 const DIRECTION: Label = label("direction", "`to_backend`, `to_client`");
 const FAILURE: Label =
     label("reason", "`forbidden`, `refused`, `unreachable`; `expired` for one that only lists again");
@@ -264,6 +280,10 @@ const RESOURCE: Label = label("resource", "`mailservers`, `secrets`, `leases`, â
 const RESPONSE: Label = label(
     "outcome",
     "`success`, `timedout`, `format_error`, `server_failure`, `not_found`, `unimplemented`, `refused`, `other`",
+);
+const ROUTE: Label = label(
+    "route",
+    "`tenant-a/example`: the namespace and the name; `other` for those beyond the first 4,096",
 );
 const SECRET: Label = label("secret", "`mail/mail-tls`: the namespace and the name of the Secret");
 const TLS: Label = label("tls", "`off`, `starttls`, `implicit`");

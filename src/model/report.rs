@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::net::{BackendAddress, ListenAddress};
+use crate::protocol::Protocol;
 
 use super::listener::ListenerId;
 use super::routes::RouteId;
@@ -20,6 +21,8 @@ pub struct BindReport {
     pub sockets: Arc<BTreeMap<ListenAddress, SocketState>>,
     /// For listeners with health checks.
     pub backends: Arc<BTreeMap<ListenerId, BackendHealth>>,
+    /// For the backends of routes with health checks.
+    pub routes: Arc<BTreeMap<RouteBackend, BackendHealth>>,
     /// For listeners where clients have recently tried to log in. Updated when the summary changes significantly, not
     /// for each client.
     pub source_addresses: Arc<BTreeMap<ListenerId, SourceAddresses>>,
@@ -29,7 +32,16 @@ pub struct BindReport {
     pub silent_resolvers: Arc<Vec<Resolver>>,
 }
 
-/// The results of the health checks of a listener's backend.
+/// The backend of a route for one protocol.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteBackend {
+    /// The route.
+    pub route: RouteId,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// The results of the health checks of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendHealth {
     /// Number of checked endpoints.

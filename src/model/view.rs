@@ -230,11 +230,16 @@ pub struct Route {
     pub state: State,
     /// Reasons and messages of problems and warnings.
     pub notes: Vec<(String, String)>,
+    /// The first of its domains.
+    pub domain_names: Vec<String>,
     /// Number of domains.
     pub domains: u32,
     /// Number of users.
     pub users: u32,
-    /// Its backends with their protocols, such as `IMAP Service mail/dovecot:143`.
+    /// While it is held: the open sessions of its users in all replicas, if they are known.
+    pub sessions: Option<u32>,
+    /// Its backends with their protocols and the state of their endpoints, such as `IMAP Service mail/dovecot:143, 2/3
+    /// ready`.
     pub backends: Vec<String>,
 }
 

@@ -1,5 +1,6 @@
 //! Why a user reaches a backend: the question and the answer of `mailgress why`.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::sessions::OpenSession;
@@ -34,6 +35,42 @@ pub struct Why {
     pub listeners: Vec<WhyListener>,
     /// The user's open sessions on this replica.
     pub sessions: Vec<OpenSession>,
+    /// The user's last refused logins at these listeners that this replica remembers, the newest first.
+    pub refusals: Vec<WhyRefusal>,
+    /// Clients of such logins that are banned now.
+    pub bans: Vec<WhyBan>,
+}
+
+/// A login that was refused or could not be decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyRefusal {
+    /// When it was refused.
+    pub time: Timestamp,
+    /// The listener.
+    pub listener: String,
+    /// The client's address as the log shows it: `unknown` behind a proxy that does not tell, `unix:` for UNIX sockets.
+    pub client: String,
+    /// The login name, shortened to 256 bytes and escaped; empty for mail without a login.
+    pub login: String,
+    /// The `reason` in the log: `credentials`, `repeated`, `policy`, `backend` or `banned`. Or `unavailable`: a temporary
+    /// error; or `failed`: the session ended without a decision.
+    pub reason: String,
+    /// What has failed, for `unavailable` and `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A client that a listener refuses because of `limits.authFailures`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyBan {
+    /// The listener.
+    pub listener: String,
+    /// The client's address.
+    pub client: String,
+    /// The end of the ban.
+    pub until: Timestamp,
 }
 
 /// What a listener does with a user.

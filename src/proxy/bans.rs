@@ -81,11 +81,18 @@ impl Bans {
 
     /// Tells whether the client's own network or a wider one is banned.
     pub(crate) fn is_banned(&self, client: IpAddr, now: Instant) -> bool {
+        self.banned_until(client, now).is_some()
+    }
+
+    /// Returns the end of the ban of the client's own network or a wider one.
+    pub(crate) fn banned_until(&self, client: IpAddr, now: Instant) -> Option<Instant> {
         let own = Network::of(client);
         let wider = own.wider().map(|(network, _)| network);
-        std::iter::once(own).chain(wider).any(
-            |network| matches!(self.known.get(&network), Some(EntryState::Banned { until }) if now < *until),
-        )
+        let ends = std::iter::once(own).chain(wider).filter_map(|network| match self.known.get(&network) {
+            Some(EntryState::Banned { until }) if now < *until => Some(*until),
+            _ => None,
+        });
+        ends.max()
     }
 
     /// Counts a refused login, unless the client has already tried the same `guess` in this window.

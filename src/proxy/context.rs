@@ -10,6 +10,8 @@ use crate::auth::AuthClient;
 use crate::dns::Dns;
 
 use super::balance::Balancer;
+use super::metrics::routes::RouteFamilies;
+use super::refusals::Refusals;
 use super::sessions::Shard;
 use super::source_addresses::ChangedSources;
 
@@ -24,8 +26,12 @@ pub(crate) struct WorkerContext {
     pub(crate) balancer: Arc<Balancer>,
     /// Client addresses for the report.
     pub(crate) sources: Arc<ChangedSources>,
+    /// The last refused logins of all workers.
+    pub(crate) refusals: Arc<Refusals>,
     /// Permits for refused connections whose close waits for the client.
     pub(crate) lingering: Arc<Semaphore>,
+    /// The metrics of routes.
+    pub(crate) routes: Arc<RouteFamilies>,
     /// Lists the sessions that are relayed.
     pub(crate) sessions: Arc<Shard>,
 }

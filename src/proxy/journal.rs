@@ -111,6 +111,16 @@ pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
     }
 }
 
+/// Names the socket's listeners for a log line, at most [`SHOWN_NAMES`].
+pub(crate) fn names(socket: &Socket) -> String {
+    let names = socket.listeners.iter().take(SHOWN_NAMES).map(|listener| listener.id.to_string());
+    let names = names.collect::<Vec<_>>().join(", ");
+    match socket.listeners.len().saturating_sub(SHOWN_NAMES) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
 /// The kind of change for a socket that cannot be served. The status page highlights it.
 pub(crate) const FAILED: &str = "failed";
 
@@ -125,6 +135,9 @@ const MAX_SENTENCES: usize = 6;
 const MAX_SENTENCE: usize = 240;
 /// Listeners named in a change.
 const MAX_NAMES: usize = 4;
+
+/// Listeners of a socket that a log line names.
+const SHOWN_NAMES: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -142,8 +142,14 @@ impl Counters {
 
     /// Tells whether `limits.authFailures` refuses the client now.
     pub(crate) fn is_banned(&self, limits: &Limits, client: CountedAs, now: Instant) -> bool {
-        let banned = |ip| !limits.exempts(ip) && self.bans.lock().is_banned(ip, now);
-        limits.auth_failures.is_some() && client.failures.is_some_and(banned)
+        self.banned_until(limits, client, now).is_some()
+    }
+
+    /// Returns until when `limits.authFailures` refuses the client.
+    pub(crate) fn banned_until(&self, limits: &Limits, client: CountedAs, now: Instant) -> Option<Instant> {
+        limits.auth_failures?;
+        let ip = client.failures.filter(|ip| !limits.exempts(*ip))?;
+        self.bans.lock().banned_until(ip, now)
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Labels are looked up once per listener, when it is first served. A session uses the resulting handles.
 
+pub(crate) mod endpoints;
+pub(crate) mod routes;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -21,6 +24,8 @@ use super::end::{End, Fault};
 use super::journal::Journal;
 use super::rates::{Amounts, Rates};
 use super::verdicts::{Verdict, Verdicts};
+use endpoints::EndpointFamilies;
+use routes::RouteFamilies;
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -41,6 +46,10 @@ pub(crate) struct Metrics {
     certificate_warning: IntGaugeVec,
     backend_up: IntGaugeVec,
     backend_checks: IntCounterVec,
+    /// The metrics of endpoints.
+    pub(crate) endpoints: Arc<EndpointFamilies>,
+    /// The metrics of routes.
+    pub(crate) routes: Arc<RouteFamilies>,
     /// Recent events.
     pub(crate) journal: Arc<Journal>,
     listeners: Known,
@@ -147,6 +156,8 @@ impl Metrics {
             certificate_warning: metric::CERTIFICATE_WARNING.gauges(registry)?,
             backend_up: metric::BACKEND_UP.gauges(registry)?,
             backend_checks: metric::BACKEND_CHECKS.counters(registry)?,
+            endpoints: EndpointFamilies::register(registry)?,
+            routes: RouteFamilies::register(registry)?,
             journal: Arc::default(),
             listeners: Known::default(),
         })
@@ -364,6 +375,9 @@ impl ListenerMetrics {
 
 const TO_BACKEND: &str = "to_backend";
 const TO_CLIENT: &str = "to_client";
+
+/// The label value that routes or endpoints share if there are too many of them.
+const OTHER: &str = "other";
 
 const CHECK_PASSED: &str = "passed";
 const CHECK_FAILED: &str = "failed";

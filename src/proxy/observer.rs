@@ -6,8 +6,10 @@ use std::time::{Instant, SystemTime};
 use crate::model::ListenerId;
 use crate::model::sessions::{OpenSession, SessionFilter};
 use crate::model::view::{Change, Fault, Numbers};
+use crate::model::why::{WhyBan, WhyListener, WhyQuery, WhyRefusal};
 
 use super::metrics::Metrics;
+use super::refusals::Refusals;
 use super::sessions::Sessions;
 
 /// Reads the counters, recent events and open sessions of a data plane. Clones read the same one.
@@ -15,11 +17,12 @@ use super::sessions::Sessions;
 pub struct Observer {
     metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
+    refusals: Arc<Refusals>,
 }
 
 impl Observer {
-    pub(crate) fn new(metrics: Arc<Metrics>, sessions: Arc<Sessions>) -> Self {
-        Self { metrics, sessions }
+    pub(crate) fn new(metrics: Arc<Metrics>, sessions: Arc<Sessions>, refusals: Arc<Refusals>) -> Self {
+        Self { metrics, sessions, refusals }
     }
 
     /// Returns the numbers of a listener, or `None` if it has never been served.
@@ -51,10 +54,24 @@ impl Observer {
     pub fn faults(&self) -> Vec<Fault> {
         self.metrics.journal.faults()
     }
+
     /// Returns the selected sessions that are relayed, the oldest first. `now` and `at` are the same moment.
     #[must_use]
     pub fn sessions(&self, filter: &SessionFilter, now: Instant, at: SystemTime) -> Vec<OpenSession> {
         self.sessions.list(filter, now, at)
+    }
+
+    /// Returns the last refusals of a user at these listeners, and the bans of their clients. `now` and `at` are the same
+    /// moment.
+    #[must_use]
+    pub fn refusals(
+        &self,
+        query: &WhyQuery,
+        listeners: &[WhyListener],
+        now: Instant,
+        at: SystemTime,
+    ) -> (Vec<WhyRefusal>, Vec<WhyBan>) {
+        self.refusals.of(query, listeners, (now, at))
     }
 
     /// Tells the selected sessions to end with the protocol's closing message. Returns their number, without those that

@@ -214,7 +214,7 @@ impl<'a> Selector<'a> {
 }
 
 /// Compares login names. Only the case of the domain does not matter.
-fn is_same_login(one: &str, other: &str) -> bool {
+pub(super) fn is_same_login(one: &str, other: &str) -> bool {
     match (one.rsplit_once('@'), other.rsplit_once('@')) {
         (Some((one, its)), Some((other, others))) => one == other && its.eq_ignore_ascii_case(others),
         _ => one == other,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::model::{BackendHealth, BindReport, ListenerId, Resolver, RouteId, SocketState, SourceAddresses};
+use crate::model::{
+    BackendHealth, BindReport, ListenerId, Resolver, RouteBackend, RouteId, SocketState, SourceAddresses,
+};
 use crate::net::ListenAddress;
 
 /// Collects changes for the next report.
@@ -29,6 +31,13 @@ impl Reporter {
     /// Sets the health of a listener's backend; `None` without health checks.
     pub(crate) fn backend(&mut self, listener: &ListenerId, health: Option<BackendHealth>) {
         put(&mut self.next.backends, listener, health);
+    }
+
+    /// Sets the health of the backends of all routes.
+    pub(crate) fn routes(&mut self, health: BTreeMap<RouteBackend, BackendHealth>) {
+        if *self.next.routes != health {
+            self.next.routes = Arc::new(health);
+        }
     }
 
     /// Sets the client addresses of a listener; `None` if it is removed.

@@ -22,6 +22,7 @@ use crate::tls::{TlsAcceptor, TlsError};
 use super::end::End;
 use super::health::HealthChecks;
 use super::limits::Counters;
+use super::metrics::endpoints::UsedEndpoints;
 use super::metrics::{ListenerMetrics, Metrics};
 use super::route::BackendTls;
 use super::upstreams::{CurrentRoutes, ServedRoutes, ServedUpstream};
@@ -333,8 +334,17 @@ impl ServedListener {
         let tls = BackendTls::new(&listener.upstream, protocol, old.map(|old| &*old.upstream))?;
         let health =
             listener.destination().and_then(|destination| context.health.of(listener, &destination, &tls));
-        let upstream = Arc::new(ServedUpstream { settings: Arc::clone(&listener.upstream), tls, health });
-        routes.store(ServedRoutes::new(listener, &routes.load(), &upstream, context.health)?);
+        let used = old.map(|old| &old.upstream.endpoints);
+        let addresses = listener.backend.as_ref().map(|backend| &*backend.endpoints).unwrap_or_default();
+        let endpoints = UsedEndpoints::new(&context.metrics.endpoints, protocol, used, addresses);
+        let settings = Arc::clone(&listener.upstream);
+        let upstream = Arc::new(ServedUpstream { settings, tls, health, endpoints });
+        routes.store(ServedRoutes::new(
+            listener,
+            &routes.load(),
+            &upstream,
+            (context.health, context.metrics),
+        )?);
         Ok(Self {
             listener: Arc::clone(listener),
             counters,

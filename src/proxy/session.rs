@@ -33,6 +33,7 @@ use super::balance::Placement;
 use super::context::{Seat, WorkerContext};
 use super::end::End;
 use super::live::Relayed;
+use super::metrics::routes::{RouteMetrics, RouteSession};
 use super::record::Record;
 use super::relay::Relay;
 use super::serving::{ServedListener, Serving};
@@ -64,8 +65,8 @@ struct Relaying {
     relay: Relay,
     served: Arc<ServedListener>,
     listed: Listed,
-    /// Both count the session while it lasts.
-    counted: (Placement, Counted),
+    /// They count the session while it lasts.
+    counted: (Placement, Counted, Option<RouteSession>),
 }
 
 /// Serves one connection. The result is logged and counted, not returned.
@@ -127,7 +128,7 @@ impl Relaying {
         let listed = session.context.sessions.enter(record, Instant::now());
         // From now on, the session is counted by the list.
         drop(routes);
-        let counted = (placement, session.counted);
+        let counted = (placement, session.counted, session.route.map(RouteMetrics::open));
         Box::new(Self { relay, served: session.served, listed, counted })
     }
 

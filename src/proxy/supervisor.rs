@@ -20,7 +20,7 @@ use crate::tls::TlsError;
 use super::accept::AcceptLoop;
 use super::health::HealthChecks;
 use super::holds::Holds;
-use super::journal::{FAILED, Journal, difference};
+use super::journal::{FAILED, Journal, difference, names};
 use super::metrics::Metrics;
 use super::observer::Observer;
 use super::plan::{Action, Diff, plan};
@@ -29,7 +29,7 @@ use super::report::Reporter;
 use super::running::Running;
 use super::serving::{ListenerStates, Serving, ServingContext};
 use super::worker::Workers;
-use super::{Channels, Options};
+use super::{Channels, Options, upstreams};
 
 /// Owns all listening sockets.
 #[derive(Debug)]
@@ -96,7 +96,8 @@ impl Supervisor {
     }
 
     pub(crate) fn observer(&self) -> Observer {
-        Observer::new(Arc::clone(&self.metrics), Arc::clone(self.workers.sessions()))
+        let (sessions, refusals) = (self.workers.sessions(), self.workers.refusals());
+        Observer::new(Arc::clone(&self.metrics), Arc::clone(sessions), Arc::clone(refusals))
     }
 
     /// Applies snapshots until `shutdown`, then drains.
@@ -171,6 +172,7 @@ impl Supervisor {
             self.reporter.socket(&address, self.state(&address));
         }
         self.replace_listeners(snapshot);
+        self.report_health_of_routes();
         self.count_held();
         self.report();
     }
@@ -178,7 +180,7 @@ impl Supervisor {
     /// Ends sessions of held routes that are due, and counts those that are left. Returns whether their number has
     /// changed.
     fn count_held(&mut self) -> bool {
-        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
+        let serving = self.serving();
         let listeners = serving.iter().flat_map(|serving| serving.all());
         let held = self.holds.pass(listeners, self.states.ending(), self.workers.sessions(), Instant::now());
         self.reporter.held(held)
@@ -191,6 +193,11 @@ impl Supervisor {
             _ => running.bound().into_iter().map(Target::Tcp).collect(),
         };
         self.running.iter().flat_map(of).collect()
+    }
+
+    /// Returns what the sessions of each socket get.
+    fn serving(&self) -> Vec<Arc<Serving>> {
+        self.running.values().map(|running| running.serving.load_full()).collect()
     }
 
     fn state(&self, address: &ListenAddress) -> Option<SocketState> {
@@ -337,11 +344,19 @@ impl Supervisor {
     }
 
     fn report_health(&mut self) {
-        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
-        for serving in serving {
+        for serving in self.serving() {
             self.report_health_of(&serving);
         }
+        self.report_health_of_routes();
         self.report();
+    }
+
+    fn report_health_of_routes(&mut self) {
+        let serving = self.serving();
+        let listeners = serving.iter().flat_map(|serving| serving.all());
+        self.reporter.routes(upstreams::health_of_routes(
+            listeners.map(|served| (served.routes.load(), served.listener.frontend.protocol)),
+        ));
     }
 
     fn report_health_of(&mut self, serving: &Serving) {
@@ -371,18 +386,6 @@ impl Supervisor {
     }
 }
 
-/// Names the socket's listeners for a log line, at most [`SHOWN_NAMES`].
-fn names(socket: &Socket) -> String {
-    let names = socket.listeners.iter().take(SHOWN_NAMES).map(|listener| listener.id.to_string());
-    let names = names.collect::<Vec<_>>().join(", ");
-    match socket.listeners.len().saturating_sub(SHOWN_NAMES) {
-        0 => names,
-        more => format!("{names} and {more} more"),
-    }
-}
-
-/// Listeners of a socket that a log line names.
-const SHOWN_NAMES: usize = 8;
 /// Delay before the first retry of a socket that could not be bound.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 

@@ -1,6 +1,6 @@
 //! How a listener's sessions talk to its own backend and to those of its routes: settings, TLS and health.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -9,11 +9,16 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::model::settings::ClientTls;
-use crate::model::{Destination, Listener, RouteId, Routes, Upstream, UpstreamTls};
+use crate::model::{
+    BackendHealth, Destination, Listener, RouteBackend, RouteId, Routes, Upstream, UpstreamTls,
+};
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
 
 use super::health::{CheckedBackend, HealthChecks};
+use super::metrics::Metrics;
+use super::metrics::endpoints::UsedEndpoints;
+use super::metrics::routes::{RouteFamilies, RouteMetrics};
 use super::route::BackendTls;
 
 /// How to talk to a backend.
@@ -25,6 +30,8 @@ pub(crate) struct ServedUpstream {
     pub(crate) tls: BackendTls,
     /// The results of the health checks, if configured.
     pub(crate) health: Option<Arc<CheckedBackend>>,
+    /// The metrics of its endpoints.
+    pub(crate) endpoints: UsedEndpoints,
 }
 
 /// The routes of a listener.
@@ -34,6 +41,8 @@ pub(crate) struct ServedRoutes {
     pub(crate) routes: Option<Arc<Routes>>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+    /// The metrics of the routes that logins have matched.
+    used: Mutex<HashMap<RouteId, Arc<RouteMetrics>>>,
 }
 
 /// The routes that a listener has now. They may change while a session lasts.
@@ -86,24 +95,60 @@ impl ServedRoutes {
         listener: &Listener,
         before: &Self,
         own: &Arc<ServedUpstream>,
-        health: &HealthChecks,
+        (health, metrics): (&HealthChecks, &Metrics),
     ) -> Result<Self, TlsError> {
         let Some(routes) = &listener.routes else { return Ok(Self::default()) };
-        let before = before.by_route();
         let protocol = listener.frontend.protocol;
+        let used = before.still_used(routes, protocol);
+        let before = before.by_route();
         let upstream = |position: usize, destination: &Arc<Destination>| {
             let id = routes.table.entries().get(position).map(|entry| &entry.id);
             let is_shared = Arc::ptr_eq(&destination.upstream, &own.settings);
             let previous = id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own));
             let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
             let health = health.of(listener, destination, &tls);
-            Ok(Arc::new(ServedUpstream { settings: Arc::clone(&destination.upstream), tls, health }))
+            let used = previous.map(|previous| &previous.endpoints);
+            let addresses = &destination.backend.endpoints;
+            let endpoints = UsedEndpoints::new(&metrics.endpoints, protocol, used, addresses);
+            let settings = Arc::clone(&destination.upstream);
+            Ok(Arc::new(ServedUpstream { settings, tls, health, endpoints }))
         };
         let upstreams = routes.destinations.iter().enumerate().map(|(position, destination)| {
             destination.as_ref().map(|destination| upstream(position, destination)).transpose()
         });
         let upstreams = upstreams.collect::<Result<_, TlsError>>()?;
-        Ok(Self { routes: Some(Arc::clone(routes)), upstreams })
+        Ok(Self { routes: Some(Arc::clone(routes)), upstreams, used: Mutex::new(used) })
+    }
+
+    /// Returns the metrics of a route of `routes`, by its position.
+    pub(crate) fn metrics(
+        &self,
+        position: usize,
+        families: &Arc<RouteFamilies>,
+        protocol: Protocol,
+    ) -> Option<Arc<RouteMetrics>> {
+        let id = &self.routes.as_ref()?.table.entries().get(position)?.id;
+        let mut used = self.used.lock();
+        if let Some(known) = used.get(id) {
+            return Some(Arc::clone(known));
+        }
+        let made = families.of(id, protocol);
+        used.insert(id.clone(), Arc::clone(&made));
+        Some(made)
+    }
+
+    /// Returns the metrics of those routes that `next` still has.
+    fn still_used(&self, next: &Routes, protocol: Protocol) -> HashMap<RouteId, Arc<RouteMetrics>> {
+        let used = self.used.lock();
+        if used.is_empty() {
+            return HashMap::new();
+        }
+        let ids: HashSet<&RouteId> = next.table.entries().iter().map(|entry| &entry.id).collect();
+        let is_still = |(id, metrics): &(&RouteId, &Arc<RouteMetrics>)| {
+            metrics.protocol() == protocol && ids.contains(id)
+        };
+        let kept = used.iter().filter(is_still);
+        kept.map(|(id, metrics)| (id.clone(), Arc::clone(metrics))).collect()
     }
 
     fn by_route(&self) -> HashMap<&RouteId, &Arc<ServedUpstream>> {
@@ -111,6 +156,24 @@ impl ServedRoutes {
         let upstreams = entries.map(|entry| &entry.id).zip(&self.upstreams);
         upstreams.filter_map(|(id, upstream)| Some((id, upstream.as_ref()?))).collect()
     }
+}
+
+/// Returns the results of the health checks of the routes of listeners, each with its protocol. Listeners may check a backend in different ways:
+/// then the worst result counts.
+pub(super) fn health_of_routes(
+    listeners: impl Iterator<Item = (Arc<ServedRoutes>, Protocol)>,
+) -> BTreeMap<RouteBackend, BackendHealth> {
+    let mut all: BTreeMap<RouteBackend, BackendHealth> = BTreeMap::new();
+    for (current, protocol) in listeners {
+        for (id, upstream) in current.by_route() {
+            let Some(health) = upstream.health.as_ref().and_then(|health| health.report()) else { continue };
+            let known = all.entry(RouteBackend { route: id.clone(), protocol }).or_default();
+            if known.endpoints == 0 || health.unhealthy.len() > known.unhealthy.len() {
+                *known = health;
+            }
+        }
+    }
+    all
 }
 
 impl BackendTls {

@@ -21,7 +21,8 @@ pub(crate) enum Verdict {
 impl Verdict {
     const ALL: [Self; 5] = [Self::Accepted, Self::Refused, Self::Unavailable, Self::Failed, Self::Abandoned];
 
-    const fn name(self) -> &'static str {
+    /// The value of the label `outcome`.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Refused => "refused",

@@ -14,6 +14,8 @@ use crate::net::Descriptors;
 use super::balance::Balancer;
 use super::context::WorkerContext;
 use super::dispatch::{Dispatcher, Work};
+use super::metrics::Metrics;
+use super::refusals::Refusals;
 use super::session;
 use super::sessions::Sessions;
 use super::source_addresses::ChangedSources;
@@ -24,6 +26,7 @@ pub(crate) struct Workers {
     dispatcher: Arc<Dispatcher>,
     sessions: Arc<Sessions>,
     sources: Arc<ChangedSources>,
+    refusals: Arc<Refusals>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -32,10 +35,11 @@ impl Workers {
     ///
     /// # Errors
     /// The system refuses a thread or an event queue.
-    pub(crate) fn start(count: usize, process: u64, dns: &Arc<Dns>) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, process: u64, metrics: &Metrics, dns: &Arc<Dns>) -> io::Result<Self> {
         let sessions = Arc::new(Sessions::new(count.max(1)));
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
+        let refusals = Arc::new(Refusals::default());
         let descriptors = Descriptors::of_process(count).sessions;
         let lingering = Arc::new(Semaphore::new(lingering(descriptors)));
         let mut threads = Vec::new();
@@ -48,6 +52,8 @@ impl Workers {
                 dns: Arc::clone(dns),
                 balancer: Arc::clone(&balancer),
                 sources: Arc::clone(&sources),
+                refusals: Arc::clone(&refusals),
+                routes: Arc::clone(&metrics.routes),
                 lingering: Arc::clone(&lingering),
                 sessions: sessions.shard(index),
             });
@@ -56,7 +62,7 @@ impl Workers {
                 .spawn(move || runtime.block_on(work_off(work, context)))?;
             threads.push(thread);
         }
-        Ok(Self { dispatcher, sessions, sources, threads })
+        Ok(Self { dispatcher, sessions, sources, refusals, threads })
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
@@ -69,6 +75,10 @@ impl Workers {
 
     pub(crate) fn sources(&self) -> &Arc<ChangedSources> {
         &self.sources
+    }
+
+    pub(crate) fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
     }
 
     /// Waits until all sessions have ended.

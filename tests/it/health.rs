@@ -131,6 +131,57 @@ fn an_endpoint_that_fails_its_checks_gets_no_sessions_until_it_is_well_unless_al
 }
 
 #[test]
+fn a_route_whose_endpoint_fails_its_checks_says_so() {
+    let patient = Patient::new("moved");
+    let folder = Folder::new();
+    let imap = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let own = Backend::imap("own");
+    let spec = json!({
+        "auth": passthrough(), "allowedRoutes": [{}],
+        "listeners": [listener("imap", "IMAP", "Disabled", imap.port(), own.address())],
+    });
+    folder.write("server.yaml", &mail_server(&spec));
+    let service = json!({ "protocol": "IMAP", "address": patient.backend.address().to_string() });
+    folder.write(
+        "route.yaml",
+        &json!({
+            "apiVersion": "mailgress.dev/v1alpha1",
+            "kind": "MailRoute",
+            "metadata": { "name": "moved", "namespace": "mail" },
+            "spec": {
+                "serverRef": { "name": "edge" },
+                "match": { "domains": ["moved.test"] },
+                "backend": { "services": [service], "upstream": often() },
+            },
+        }),
+    );
+    let mailgress = Mailgress::start(&folder);
+    let status_is = |endpoints: &str, reason: &str| {
+        wait::eventually(&format!("the route has {endpoints} and {reason}"), || {
+            let status = mailgress.status();
+            let objects = status["objects"].as_array()?;
+            let route = &objects.iter().find(|object| object["kind"] == "MailRoute")?["status"];
+            let conditions = route["conditions"].as_array()?;
+            let healthy = conditions.iter().find(|condition| condition["type"] == "BackendHealthy")?;
+            let is_so = route["backends"][0]["endpoints"] == endpoints
+                && route["endpoints"] == endpoints
+                && healthy["reason"] == reason;
+            is_so.then_some(())
+        });
+    };
+    status_is("all ready", "AllHealthy");
+    patient.set_well(false);
+    status_is("none ready", "AllUnhealthy");
+    assert_eq!(verdict(&mailgress, "imap"), None, "the listener's own backend is not checked");
+    patient.set_well(true);
+    status_is("all ready", "AllHealthy");
+    folder.remove("route.yaml");
+    wait::eventually("nothing is checked", || {
+        (!mailgress.metrics().contains("mailgress_backend_up{")).then_some(())
+    });
+}
+
+#[test]
 fn real_servers_pass_their_checks_in_clear_with_tls_and_behind_a_proxy_header() {
     let (dovecot, postfix) = (&servers().dovecot, &servers().postfix);
     let tls = |name: &str| json!({ "tls": { "mode": "Implicit", "caCertificateRefs": [{ "name": "ca" }], "serverName": name } });

@@ -149,6 +149,60 @@ fn users_reach_the_backend_of_their_route_in_every_protocol() {
 }
 
 #[test]
+fn logins_and_sessions_are_counted_by_route_and_connections_by_endpoint() {
+    let org = scripted("org");
+    let gone = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let site = Site::start(
+        &json!({}),
+        &[
+            route("org", &json!({ "domains": ["example.org"] }), &addresses(&org)),
+            route("gone", &json!({ "domains": ["gone.test"] }), &[("IMAP", gone)]),
+        ],
+    );
+    let sample = |series: &str| {
+        let metrics = site.mailgress.metrics();
+        metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<u32>().ok())
+    };
+    let logins = |route: &str, outcome: &str| {
+        sample(&format!(
+            "mailgress_route_logins_total{{outcome=\"{outcome}\",protocol=\"imap\",route=\"mail/{route}\"}}"
+        ))
+    };
+    let open =
+        || sample("mailgress_route_sessions_open{protocol=\"imap\",route=\"mail/org\"}").unwrap_or_default();
+    let connections = |backend: SocketAddr, outcome: &str| {
+        sample(&format!(
+            "mailgress_backend_connections_total{{backend=\"{backend}\",outcome=\"{outcome}\",protocol=\"imap\"}}"
+        ))
+    };
+    assert_eq!(logins("org", "accepted"), None, "a route without logins has no series");
+    let mut wire = greeted(site.of("IMAP")).unwrap();
+    assert!(is_success("IMAP", &log_in(&mut wire, "IMAP", "me@example.org", "secret").unwrap()));
+    assert!(!is_success("IMAP", &site.log_in("IMAP", "me@example.org", WRONG)));
+    assert!(!is_success("IMAP", &site.log_in("IMAP", "me@gone.test", "secret")));
+    assert!(!is_success("IMAP", &site.log_in("IMAP", "me@nowhere.test", "secret")));
+    let counted = ["accepted", "refused", "failed"].map(|outcome| logins("org", outcome).unwrap());
+    assert_eq!(counted, [1, 1, 0]);
+    assert_eq!((logins("gone", "failed"), open()), (Some(1), 1));
+    assert_eq!(connections(org[0].address(), "answered"), Some(2));
+    assert_eq!(connections(gone, "unreachable"), Some(1));
+    drop(wire);
+    wait::eventually("the session has ended", || (open() == 0).then_some(()));
+
+    // Another route does not reset the counts; without the routes, they are forgotten.
+    site.apply(&route("new", &json!({ "domains": ["new.test"] }), &addresses(&org)));
+    assert_eq!((logins("org", "refused"), connections(org[0].address(), "answered")), (Some(1), Some(2)));
+    for name in ["org", "gone", "new"] {
+        site.folder.remove(&format!("{name}.yaml"));
+    }
+    wait::eventually("the routes are forgotten", || {
+        let metrics = site.mailgress.metrics();
+        let is_known = |name: &str| metrics.contains(name);
+        (!is_known("mailgress_route_") && !is_known("mailgress_backend_connections_total{")).then_some(())
+    });
+}
+
+#[test]
 fn the_authorization_identity_decides() {
     let (org, moved) = (scripted("org"), scripted("moved"));
     let routes = [

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::auth_service::{Answer, AuthService};
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, LATER, WRONG};
 use crate::support::mailgress::{Mailgress, binary};
 use crate::support::manifest::{Folder, listener, mail_server, passthrough};
 use crate::support::ports;
@@ -197,6 +197,41 @@ fn why_tells_the_route_and_the_backend_that_a_login_reaches() {
     }
     assert_eq!(edge.says(1, &["why", "al@moved.test", "--recipient"]), "No listener matches.\n");
     edge.says(2, &["why", ""]);
+}
+
+#[test]
+fn why_tells_the_last_refusals_of_a_user_and_the_bans_of_their_clients() {
+    let backend = Backend::imap("imap");
+    let limits = json!({ "authFailures": { "count": 2, "window": "10m", "ban": "10m" } });
+    let edge = Edge::start(backend.address(), json!({ "auth": passthrough(), "limits": limits }));
+    let before = edge.says(0, &["why", "al@a.test"]);
+    assert!(before.contains("no refused login is remembered"), "{before}");
+    let refuse = |user: &str, password: &str| {
+        let mut wire = greeted(edge.address).unwrap();
+        assert!(!is_success("IMAP", &log_in(&mut wire, "IMAP", user, password).unwrap()));
+    };
+    refuse("al@a.test", LATER);
+    refuse("al@a.test", WRONG);
+    let remembered = |user: &str| -> Value {
+        serde_json::from_str(&edge.says(0, &["why", user, "--output", "json"])).unwrap()
+    };
+    let reasons = |answer: &Value| -> Vec<String> {
+        let refusals = answer["refusals"].as_array().unwrap();
+        refusals.iter().map(|refusal| refusal["reason"].as_str().unwrap().to_owned()).collect()
+    };
+    let answer = remembered("al@A.TEST");
+    assert_eq!(reasons(&answer), ["credentials", "unavailable"], "{answer}");
+    assert_eq!(answer["bans"], json!([]), "{answer}");
+    let refusal = &answer["refusals"][1];
+    assert_eq!((&refusal["client"], &refusal["listener"]), (&json!("127.0.0.1"), &json!("mail/edge/imap")));
+    assert!(refusal["detail"].as_str().unwrap().contains("by its own fault"), "{answer}");
+
+    refuse("bob@a.test", WRONG);
+    let answer = remembered("bob@a.test");
+    assert_eq!((reasons(&answer).len(), &answer["bans"][0]["client"]), (1, &json!("127.0.0.1")), "{answer}");
+    let said = edge.says(0, &["why", "al@a.test"]);
+    assert!(said.contains("127.0.0.1 is banned at mail/edge/imap until"), "{said}");
+    assert!(reasons(&remembered("carol@a.test")).is_empty());
 }
 
 #[test]

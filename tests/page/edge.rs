@@ -61,6 +61,7 @@ impl Edge {
             .write("old.yaml", &tls_secret("old-tls", &AUTHORITY.issue_until(&["mail.example.test"], 2026)));
         let occupied = taken.local_addr().unwrap().port();
         folder.write("troubled.yaml", &named("office", &troubled(asked.port(), occupied, &auth.url(), &to)));
+        folder.write("route.yaml", &route(to[0]));
         folder.write("sick.yaml", &named("lab", &sickly(rude.port(), &to)));
         let mailgress = Mailgress::start_with(&folder, &["--pod-name", "mailgress-0"]);
         let mut edge = Self {
@@ -83,12 +84,26 @@ impl Edge {
             log_in(&mut wire, "IMAP", "planted-login", "planted-password").unwrap();
             self.open.push(wire);
         }
-        log_in(&mut connect(self.imap), "IMAP", "planted-login", WRONG).unwrap();
+        log_in(&mut connect(self.imap), "IMAP", "planted-login@tenant.test", WRONG).unwrap();
         // Each of these ends the session, before or after the answer.
         for (address, user) in [(rude, "planted-login"), (asked, "planted-login"), (asked, "broken")] {
             let _ = log_in(&mut connect(address), "IMAP", user, "planted-password");
         }
     }
+}
+
+/// A MailRoute of the MailServer without problems.
+fn route(backend: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "mailgress.dev/v1alpha1",
+        "kind": "MailRoute",
+        "metadata": { "name": "tenant", "namespace": "mail" },
+        "spec": {
+            "serverRef": { "name": "edge" },
+            "match": { "domains": ["tenant.test"], "users": ["planted-login@b.test"] },
+            "backend": { "services": [{ "protocol": "IMAP", "address": backend.to_string() }] },
+        },
+    })
 }
 
 /// A MailServer without problems.

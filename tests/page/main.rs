@@ -18,6 +18,7 @@ mod edge;
 mod looks;
 mod many;
 mod metrics;
+mod routes;
 mod secrets;
 
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]

@@ -3,24 +3,25 @@
 use std::collections::BTreeMap;
 
 use crate::model::view::{Backend, Excerpt, Question, State};
-use crate::model::{self, BackendHealth, BindReport, Snapshot};
+use crate::model::{self, BackendHealth, BindReport, RouteBackend, Snapshot};
 
 /// Returns the matching backends, worst state first.
 pub(super) fn select(snapshot: &Snapshot, report: &BindReport, question: &Question) -> Excerpt<Backend> {
     let mut all: BTreeMap<&str, BackendSummary<'_>> = BTreeMap::new();
     for listener in snapshot.sockets.values().flat_map(|socket| &socket.listeners) {
-        let of_routes = listener.routes.iter().flat_map(|routes| routes.destinations.iter().flatten());
-        for destination in of_routes {
-            count(&mut all, &destination.backend).routes += 1;
+        let of_routes = listener.routes.iter();
+        let of_routes = of_routes.flat_map(|routes| routes.table.entries().iter().zip(&routes.destinations));
+        for (entry, destination) in of_routes {
+            let Some(destination) = destination else { continue };
+            let known = count(&mut all, &destination.backend);
+            known.routes += 1;
+            let id = RouteBackend { route: entry.id.clone(), protocol: listener.frontend.protocol };
+            known.add(report.routes.get(&id));
         }
         let Some(backend) = listener.backend.as_ref() else { continue };
         let known = count(&mut all, backend);
         known.listeners += 1;
-        // Listeners may check the same endpoints in different ways; show the worst result.
-        let health = report.backends.get(&listener.id);
-        if health.map(|health| health.unhealthy.len()) > known.health.map(|health| health.unhealthy.len()) {
-            known.health = health;
-        }
+        known.add(report.backends.get(&listener.id));
     }
     let text = question.text.to_lowercase();
     let number = all.len();
@@ -52,6 +53,15 @@ struct BackendSummary<'a> {
     listeners: usize,
     routes: usize,
     health: Option<&'a BackendHealth>,
+}
+
+impl<'a> BackendSummary<'a> {
+    /// Listeners and routes may check the same endpoints in different ways; the worst result is shown.
+    fn add(&mut self, health: Option<&'a BackendHealth>) {
+        if health.map(|health| health.unhealthy.len()) > self.health.map(|health| health.unhealthy.len()) {
+            self.health = health;
+        }
+    }
 }
 
 impl BackendSummary<'_> {

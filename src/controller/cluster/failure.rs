@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
 }
 
 /// Returns the innermost cause. The outer errors only say that something failed.
-pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+pub(in crate::controller) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut root = error;
     while let Some(source) = root.source() {
         root = source;

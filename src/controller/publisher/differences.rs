@@ -14,7 +14,8 @@ pub(super) fn objects(old: &BindReport, new: &BindReport, snapshot: &Snapshot) -
     let of_listeners = different(&old.backends, &new.backends).into_iter();
     let of_sources = different(&old.source_addresses, &new.source_addresses);
     let of_resolvers = with_resolvers(old, new, snapshot);
-    let routes = different(&old.held, &new.held).into_iter();
+    let checked = different(&old.routes, &new.routes).into_iter().map(|backend| &backend.route);
+    let routes = different(&old.held, &new.held).into_iter().chain(checked);
     let routes = routes.map(|id| ObjectId::new(Kind::Route, &Key::new(&id.namespace, &id.name)));
     of_sockets
         .chain(of_listeners)

@@ -1,12 +1,14 @@
-//! Summarises the state of an object's backends for a column of `kubectl get`. Ready describes the listener only, and a
-//! listener without a backend is ready as well.
+//! Summarises the state of an object's backends for a column of `kubectl get`. Ready describes the listener or the route
+//! only, and one without a backend is ready as well.
 //!
 //! If all is well, the summary has no numbers, so that scaling a Service does not cause a write of the status.
 
 use crate::controller::reason::Reason;
-use crate::controller::render::{ListenerOutcome, ObjectOutcome};
+use crate::controller::render::{ListenerOutcome, ObjectOutcome, RouteOutcome};
 use crate::controller::violation::Concern;
+use crate::model::{Backend, BackendHealth, RouteBackend};
 use crate::net::BackendAddress;
+use crate::protocol::Protocol;
 
 use super::Facts;
 
@@ -24,7 +26,35 @@ pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
         .listeners
         .iter()
         .filter_map(|listener| Some((listener.id.listener.as_str(), backend_state(facts, listener)?)));
-    let known: Vec<(&str, BackendState)> = known.collect();
+    combined(&known.collect::<Vec<_>>())
+}
+
+/// As [`summary`], for the backends of a route: `none ready for POP3`.
+pub(super) fn summary_of_route(facts: &Facts<'_>, route: &RouteOutcome) -> String {
+    let names: Vec<(String, BackendState)> = route
+        .backends
+        .iter()
+        .filter_map(|(protocol, backend)| {
+            let state = route_backend_state(facts, route, *protocol, backend)?;
+            Some((protocol.name().to_ascii_uppercase(), state))
+        })
+        .collect();
+    let known = names.iter().map(|(name, state)| (name.as_str(), *state));
+    combined(&known.collect::<Vec<_>>())
+}
+
+/// Returns the summary of one backend of a route; `None` if it is not known.
+pub(super) fn of_route(
+    facts: &Facts<'_>,
+    route: &RouteOutcome,
+    protocol: Protocol,
+    backend: &Backend,
+) -> Option<String> {
+    Some(combined(&[("", route_backend_state(facts, route, protocol, backend)?)]))
+}
+
+/// Combines the known states of named backends.
+fn combined(known: &[(&str, BackendState)]) -> String {
     let without: Vec<&str> = known
         .iter()
         .filter(|(_, backend_state)| *backend_state == BackendState::None)
@@ -57,20 +87,41 @@ fn backend_state(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backen
         return Some(BackendState::None);
     }
     if let Some(health) = facts.report.backends.get(&listener.id) {
-        let ready = health.endpoints.saturating_sub(health.unhealthy.len());
-        return Some(if ready == 0 {
-            BackendState::None
-        } else {
-            BackendState::Ready(ready, health.endpoints)
-        });
+        return Some(of_health(health));
     }
-    let endpoints = &served.backend.as_ref().filter(|_| listener.is_backend_service)?.endpoints;
-    // The endpoints behind a host name are not known.
+    of_endpoints(&served.backend.as_ref().filter(|_| listener.is_backend_service)?.endpoints)
+}
+
+fn route_backend_state(
+    facts: &Facts<'_>,
+    route: &RouteOutcome,
+    protocol: Protocol,
+    backend: &Backend,
+) -> Option<BackendState> {
+    if backend.endpoints.is_empty() {
+        return Some(BackendState::None);
+    }
+    let id = RouteBackend { route: route.entry.id.clone(), protocol };
+    if let Some(health) = facts.report.routes.get(&id) {
+        return Some(of_health(health));
+    }
+    of_endpoints(&backend.endpoints)
+}
+
+fn of_health(health: &BackendHealth) -> BackendState {
+    match health.endpoints.saturating_sub(health.unhealthy.len()) {
+        0 => BackendState::None,
+        ready => BackendState::Ready(ready, health.endpoints),
+    }
+}
+
+/// Without health checks, the addresses that the API server has are ready. The endpoints behind a host name are not
+/// known.
+fn of_endpoints(endpoints: &[BackendAddress]) -> Option<BackendState> {
     let are_known = endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
-    are_known.then_some(if endpoints.is_empty() {
-        BackendState::None
-    } else {
-        BackendState::Ready(endpoints.len(), endpoints.len())
+    are_known.then_some(match endpoints.len() {
+        0 => BackendState::None,
+        ready => BackendState::Ready(ready, ready),
     })
 }
 

@@ -3,12 +3,11 @@
 use crate::api::status::{Condition, ConditionStatus};
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome, Serving};
-use crate::model::{Auth, BackendHealth};
+use crate::model::Auth;
 use crate::net::BackendAddress;
-use crate::words::counted;
 
 use super::stamp::Stamp;
-use super::{Facts, client_address, ready};
+use super::{Facts, client_address, health, ready};
 
 /// Returns all conditions of a listener.
 pub(super) fn conditions(
@@ -23,41 +22,12 @@ pub(super) fn conditions(
     if listener.serving == Serving::LastGood && !listener.waits_for_references() {
         conditions.push(stamp.degraded());
     }
-    conditions.extend(facts.report.backends.get(&listener.id).map(|health| backend_healthy(health, stamp)));
+    conditions
+        .extend(facts.report.backends.get(&listener.id).map(|health| health::of_listener(health, stamp)));
     conditions.extend(name_servers(facts, listener, stamp));
     conditions.extend(client_address::condition(facts, listener, stamp));
     conditions.extend(stamp.notices(all()));
     conditions
-}
-
-/// Returns the result of the health checks, which does not affect Ready.
-fn backend_healthy(health: &BackendHealth, stamp: &Stamp) -> Condition {
-    let (all, out) = (health.endpoints, health.unhealthy.len());
-    if out == 0 {
-        let text = match all {
-            1 => "the endpoint answers its health checks".to_owned(),
-            _ => format!("all {all} endpoints answer their health checks"),
-        };
-        return stamp.condition("BackendHealthy", ConditionStatus::True, Reason::AllHealthy, &text);
-    }
-    let (reason, consequence) = if out == all {
-        (
-            Reason::AllUnhealthy,
-            if all == 1 {
-                "connections are still sent to it"
-            } else {
-                "connections are still sent to all of them"
-            },
-        )
-    } else {
-        (Reason::SomeUnhealthy, if out == 1 { "it gets no sessions" } else { "they get no sessions" })
-    };
-    let why: Vec<String> =
-        health.unhealthy.iter().map(|(address, why)| format!("{address}: {why}")).collect();
-    let fail = if out == 1 { "fails its" } else { "fail their" };
-    let all = counted(all, "endpoint");
-    let text = format!("{out} of {all} {fail} health checks, {consequence}: {}", why.join(" | "));
-    stamp.condition("BackendHealthy", ConditionStatus::False, reason, &text)
 }
 
 /// Returns the condition if no name server answers and the listener uses host names.

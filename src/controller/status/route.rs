@@ -7,13 +7,12 @@ use crate::controller::peers::Wanted;
 use crate::controller::reason::Reason;
 use crate::controller::render::{ObjectOutcome, RouteOutcome, Serving};
 use crate::controller::violation::{Concern, Violation};
-use crate::model::{Backend, RouteState};
-use crate::net::BackendAddress;
+use crate::model::{Backend, RouteBackend, RouteState};
 use crate::protocol::Protocol;
 
 use super::ready::{self, ConditionBody};
 use super::stamp::{Stamp, joined};
-use super::{Facts, ObjectStatus, name};
+use super::{Facts, ObjectStatus, backends, health, name};
 
 /// The fields of the status that only a route has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +23,8 @@ pub struct RouteDetails {
     pub domains: u32,
     /// The number of its users.
     pub users: u32,
+    /// The summary of the endpoints of all backends; empty if unknown.
+    pub endpoints: String,
     /// Its backends.
     pub backends: Vec<RouteBackendStatus>,
 }
@@ -42,34 +43,25 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
             sessions: outcome.route.as_ref().filter(|route| is_held(route)).and_then(|_| {
                 counted(facts, outcome).ok().map(|open| u32::try_from(open).unwrap_or(u32::MAX))
             }),
-            ..outcome.route.as_ref().map(details).unwrap_or_default()
+            ..outcome.route.as_ref().map(|route| details(facts, route)).unwrap_or_default()
         }),
     }
 }
 
-fn details(route: &RouteOutcome) -> RouteDetails {
+fn details(facts: &Facts<'_>, route: &RouteOutcome) -> RouteDetails {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let backend = |(protocol, backend): (&Protocol, &Arc<Backend>)| RouteBackendStatus {
         protocol: protocol.name().to_ascii_uppercase(),
         reference: backend.reference.clone(),
-        endpoints: endpoints(backend).map(str::to_owned),
+        endpoints: backends::of_route(facts, route, *protocol, backend),
     };
     RouteDetails {
         sessions: None,
         domains: count(route.entry.domains.len()),
         users: count(route.entry.user_count()),
+        endpoints: backends::summary_of_route(facts, route),
         backends: route.backends.iter().map(backend).collect(),
     }
-}
-
-/// Summarises endpoints without numbers, so that scaling a Service does not cause a write of the status. The endpoints
-/// behind a host name are not known.
-fn endpoints(backend: &Backend) -> Option<&'static str> {
-    if backend.endpoints.is_empty() {
-        return Some("none ready");
-    }
-    let are_known = backend.endpoints.iter().all(|endpoint| matches!(endpoint, BackendAddress::Ip(_)));
-    are_known.then_some("all ready")
 }
 
 fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<Condition> {
@@ -83,6 +75,7 @@ fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<
     for (type_, body) in [("Programmed", here), ("Ready", ready)] {
         conditions.push(stamp.condition(type_, body.status, &body.reason, &body.message));
     }
+    conditions.extend(outcome.route.as_ref().and_then(|route| checks(facts, route, stamp)));
     let is_degraded = |route: &RouteOutcome| route.serving == Serving::LastGood;
     conditions.extend(drained(facts, outcome, stamp));
     if outcome.route.as_ref().is_some_and(is_degraded)
@@ -92,6 +85,16 @@ fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<
     }
     conditions.extend(stamp.notices(outcome.violations.iter()));
     conditions
+}
+
+/// Returns the results of the health checks of the route's backends, if they are checked.
+fn checks(facts: &Facts<'_>, route: &RouteOutcome, stamp: &Stamp) -> Option<Condition> {
+    let of_backend = |protocol: &Protocol| {
+        let id = RouteBackend { route: route.entry.id.clone(), protocol: *protocol };
+        Some((*protocol, facts.report.routes.get(&id)?))
+    };
+    let checked: Vec<_> = route.backends.keys().filter_map(of_backend).collect();
+    health::of_route(&checked, stamp)
 }
 
 /// Returns the open sessions of a held route's users in this process, with their logins that are not decided yet.
@@ -200,7 +203,7 @@ mod tests {
     use crate::controller::peers::Peers;
     use crate::controller::render::tests::{Fixture, server};
     use crate::model::served::{Entry, Page, Replica, ServedObject};
-    use crate::model::{BindReport, RouteId};
+    use crate::model::{BackendHealth, BindReport, RouteId};
 
     const ROUTE: &str = "---\napiVersion: mailgress.dev/v1alpha1\nkind: MailRoute\nmetadata: {name: wave, namespace: mail}\n\
                          spec: {serverRef: {name: s}, match: {users: [bob@a.example]}, state: STATE, \
@@ -258,6 +261,51 @@ mod tests {
                 "Ready=True Ready"
             ]
         );
+    }
+
+    /// Returns the backends, their summary and the condition `BackendHealthy` of a route to IMAP and POP3 endpoints, with
+    /// these numbers of unhealthy endpoints among three.
+    fn checked(unhealthy: &[(Protocol, usize)]) -> (Vec<Option<String>>, String, Option<Condition>) {
+        let mut fixture = Fixture::new();
+        let imap = "{name: a, protocol: IMAP, port: 143, backendAddress: 'c:1', tls: {mode: Disabled}}";
+        let services = "[{protocol: IMAP, address: '10.0.0.1:143'}, {protocol: POP3, address: 'b:1'}]";
+        let route = ROUTE.replace("STATE", "Active").replace("[{protocol: IMAP, address: 'b:1'}]", services);
+        fixture.render(&(server(imap, "") + &route));
+        let id = ObjectId::new(Kind::Route, &Key::new("mail", "wave"));
+        let route = RouteId { namespace: "mail".into(), name: "wave".into() };
+        let health = unhealthy.iter().map(|(protocol, out)| {
+            let address = || crate::net::BackendAddress::Ip("10.0.0.1:143".parse().unwrap());
+            let unhealthy = (0..*out).map(|_| (address(), "refused".to_owned())).collect();
+            let id = RouteBackend { route: route.clone(), protocol: *protocol };
+            (id, BackendHealth { endpoints: 3, unhealthy })
+        });
+        let report = BindReport { revision: 1, routes: Arc::new(health.collect()), ..BindReport::default() };
+        let (published, surroundings) = (&fixture.renderer, None);
+        let facts = Facts { published, report: &report, replicas: None, surroundings, now: 0 };
+        let status = status(&facts, fixture.renderer.outcome(&id).unwrap());
+        let details = status.route.unwrap();
+        let states = details.backends.into_iter().map(|backend| backend.endpoints).collect();
+        let condition = status.conditions.into_iter().find(|condition| condition.type_ == "BackendHealthy");
+        (states, details.endpoints, condition)
+    }
+
+    #[test]
+    fn a_route_without_a_healthy_endpoint_says_so() {
+        use Protocol::{Imap, Pop3};
+        let states = |imap: &str, pop3: &str| [imap, pop3].map(|text| Some(text.to_owned())).to_vec();
+        let (unchecked, summary, condition) = checked(&[]);
+        assert_eq!(unchecked, [Some("all ready".to_owned()), None], "a host name is not known");
+        assert_eq!((summary.as_str(), condition), ("all ready", None));
+        let (well, summary, condition) = checked(&[(Imap, 0), (Pop3, 0)]);
+        assert_eq!((well, summary.as_str()), (states("all ready", "all ready"), "all ready"));
+        assert_eq!(condition.unwrap().status, ConditionStatus::True);
+        let (some, summary, condition) = checked(&[(Imap, 1), (Pop3, 3)]);
+        assert_eq!((some, summary.as_str()), (states("2/3 ready", "none ready"), "none ready for POP3"));
+        let condition = condition.unwrap();
+        assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::False, "AllUnhealthy"));
+        let message = condition.message;
+        assert!(message.starts_with("IMAP: 1 of 3 endpoints fails its health checks"), "{message}");
+        assert!(message.contains("; POP3: 3 of 3 endpoints fail their health checks"), "{message}");
     }
 
     #[test]

@@ -1,22 +1,27 @@
-//! The login that is being decided: how a refusal is counted and logged.
+//! The login that is being decided: how a refusal is counted, logged and remembered.
 //!
 //! fail2ban and CrowdSec parse this log line, so its message and fields must not change. docs/reference/log.md
 //! describes them, and tests/it/refusals.rs tests them.
 
 use std::net::IpAddr;
-use std::time::Instant as StdInstant;
+use std::sync::Arc;
+use std::time::{Instant as StdInstant, SystemTime};
 
 use tracing::info;
 
+use crate::model::view::cut;
 use crate::net::ClientAddress;
 use crate::protocol::backend::RefusalCause;
 use crate::protocol::{LoginRequest, Mechanism, PendingLogin};
 
 use super::client::{Attempted, Session};
+use super::routing::session_user;
 use crate::proxy::bans::Consequence;
-use crate::proxy::end::End;
+use crate::proxy::end::{End, Fault};
 use crate::proxy::limits::LimitReached;
-use crate::proxy::record;
+use crate::proxy::record::{self, SessionUser};
+use crate::proxy::refusals::{MAX_DETAIL, Refusal, Source};
+use crate::proxy::verdicts::Verdict;
 
 /// The `reason` of a refused login in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +53,24 @@ impl RefusalReason {
 impl Session {
     /// Stores the data of a new login.
     pub(super) fn attempt(&mut self, request: &LoginRequest, pending: &PendingLogin) {
+        self.route = None;
         let is_counted = self.served.current.load().limits.auth_failures.is_some();
         self.attempted = Some(Attempted {
             login: record::shown(request.login()),
+            user: session_user(request, pending, None),
             method: request.method(),
             number: pending.attempt(),
             has_credentials: !matches!(request, LoginRequest::Anonymous),
             is_token: is_token(request),
             guess: is_counted.then(|| self.served.counters.guess(request)).flatten(),
         });
+    }
+
+    /// Stores the user that a later message of the login has named.
+    pub(super) fn attempt_named(&mut self, request: &LoginRequest, pending: &PendingLogin) {
+        if let Some(attempted) = &mut self.attempted {
+            attempted.user = session_user(request, pending, None);
+        }
     }
 
     /// Tells whether the accepted login had credentials.
@@ -92,9 +106,27 @@ impl Session {
         is_banned
     }
 
-    /// Logs a refusal that [`Self::count_refusal`] has not logged. `end` is the end of the session, if the refusal ends
-    /// it.
-    pub(super) fn log_other_refusal(&mut self, end: Option<&End>) {
+    /// Counts the result of a login, and logs and remembers a refusal. `refused` is the reason of a refusal after which
+    /// the session goes on, `end` the end of the session if the login ends it.
+    pub(super) fn conclude(
+        &mut self,
+        (verdict, fault): (Verdict, Fault),
+        refused: Option<&End>,
+        end: Option<&End>,
+    ) {
+        match verdict {
+            Verdict::Refused => self.log_other_refusal(end.or(refused)),
+            Verdict::Unavailable | Verdict::Failed => self.remember_undecided(verdict, refused.or(end)),
+            Verdict::Accepted | Verdict::Abandoned => {}
+        }
+        self.served.metrics.login(verdict, fault);
+        if let Some(route) = &self.route {
+            route.login(verdict);
+        }
+    }
+
+    /// Logs a refusal that [`Self::count_refusal`] has not logged.
+    fn log_other_refusal(&mut self, end: Option<&End>) {
         self.log_refusal(match end {
             Some(End::Limited(LimitReached::Banned)) => RefusalReason::Banned,
             Some(End::BackendRefused { cause: RefusalCause::Credentials, .. }) => RefusalReason::Backend,
@@ -102,18 +134,51 @@ impl Session {
         });
     }
 
-    /// Logs the refused login, at most once.
+    /// Logs and remembers the refused login, at most once.
     fn log_refusal(&mut self, reason: RefusalReason) {
-        let Some(Attempted { login, method, number, .. }) = self.attempted.take() else { return };
+        let Some(attempted) = self.attempted.take() else { return };
+        let Attempted { login, method, number, .. } = &attempted;
         let listener = self.served.listener.id.to_string();
         info!(
             target: "mailgress::login",
             client = %client(self.ends.client, self.ends.counted.failures()),
             listener,
             protocol = self.protocol().name(),
-            login = &*login, method, reason = reason.name(), attempt = number,
+            login = &**login, method, reason = reason.name(), attempt = *number,
             "login refused"
         );
+        self.remember(&attempted, reason.name(), None);
+    }
+
+    /// Remembers a login that was not decided, for `mailgress why`. The log line of the session has more of it.
+    fn remember_undecided(&self, verdict: Verdict, end: Option<&End>) {
+        if let Some(attempted) = &self.attempted {
+            let detail = end.map(|end| cut(end.sentence(), MAX_DETAIL).into_boxed_str());
+            self.remember(attempted, verdict.name(), detail);
+        }
+    }
+
+    fn remember(&self, attempted: &Attempted, reason: &'static str, detail: Option<Box<str>>) {
+        let routes = self.served.routes.load();
+        let rules = routes.routes.as_ref().map(|routes| routes.rules.clone()).unwrap_or_default();
+        let user = attempted.user.as_ref().map(|user| match user {
+            SessionUser::Login(login) => rules.of_name(login).user,
+            SessionUser::Recipient(path) => rules.of_recipient(path).user,
+        });
+        self.context.refusals.add(Refusal {
+            at: SystemTime::now(),
+            listener: self.served.listener.id.to_string().into(),
+            user: user.map(|user| record::shown(user.as_bytes())).unwrap_or_default(),
+            login: attempted.login.clone(),
+            client: client(self.ends.client, self.ends.counted.failures()).into(),
+            reason,
+            detail,
+            source: Source {
+                counted: self.ends.counted,
+                counters: Arc::downgrade(&self.served.counters),
+                current: Arc::downgrade(&self.served.current),
+            },
+        });
     }
 }
 

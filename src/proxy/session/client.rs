@@ -23,7 +23,9 @@ use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
 use crate::proxy::guess::Guess;
 use crate::proxy::limits::{Admission, CountedAs, LimitReached};
+use crate::proxy::metrics::routes::RouteMetrics;
 use crate::proxy::metrics::{OpenSession, TlsLabel};
+use crate::proxy::record::SessionUser;
 use crate::proxy::serving::{ServedListener, Serving};
 
 /// A session before its login is accepted.
@@ -41,6 +43,8 @@ pub(super) struct Session {
     pub(super) host: Box<str>,
     /// The login that is being decided, until its refusal is logged.
     pub(super) attempted: Option<Attempted>,
+    /// The metrics of the route that the last login has matched.
+    pub(super) route: Option<Arc<RouteMetrics>>,
     /// The first bytes, while they may be the start of a PROXY header that the peer must not send.
     pub(super) first_bytes: Option<FirstBytes>,
     /// Whether the connection is counted in the listener's summary of client addresses.
@@ -151,6 +155,8 @@ async fn send_and_close(mut connection: Connection, mut message: Vec<u8>) {
 pub(super) struct Attempted {
     /// Escaped and shortened for the log.
     pub(super) login: Box<str>,
+    /// `None` if only a later message of the login names the user.
+    pub(super) user: Option<SessionUser>,
     pub(super) method: &'static str,
     /// Counted from 1 for each connection.
     pub(super) number: u32,
@@ -180,6 +186,7 @@ impl Session {
             ends,
             host: UNAVAILABLE.into(),
             attempted: None,
+            route: None,
             first_bytes: ends.takes_no_header.then(FirstBytes::default),
             is_source_recorded: false,
             secured: None,

@@ -39,10 +39,7 @@ impl Session {
             None => counted(&verdict),
         };
         record.count_login(counted);
-        if counted == verdicts::Verdict::Refused {
-            self.log_other_refusal(verdict.as_ref().err().or(record.refused.as_ref()));
-        }
-        self.served.metrics.login(counted, fault);
+        self.conclude((counted, fault), record.refused.as_ref(), verdict.as_ref().err());
         verdict
     }
 
@@ -141,7 +138,10 @@ impl Session {
         let (mut request, mut pending) = (request, pending);
         if self.needs_first_message(&request) {
             match Box::pin(self.first_message(request, pending)).await? {
-                FirstMessage::Known(known, waiting) => (request, pending) = (known, waiting),
+                FirstMessage::Known(known, waiting) => {
+                    (request, pending) = (known, waiting);
+                    self.attempt_named(&request, &pending);
+                }
                 FirstMessage::Cancelled(pending) => return self.refuse_cancelled(pending).await,
             }
         }

@@ -106,6 +106,7 @@ impl Session {
             ends,
             host,
             attempted: None,
+            route: None,
             first_bytes: None,
             is_source_recorded: false,
             secured,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::model::routes::Placement;
-use crate::model::{Backend, Routes};
+use crate::model::{Backend, Routes, Routing};
 use crate::net::BackendAddress;
 use crate::protocol::backend::BackendLogin;
 use crate::protocol::user::{Named, UserRules, name_of};
@@ -39,14 +39,20 @@ pub(super) enum FirstMessage {
 }
 
 impl Session {
-    /// Returns where a login goes. `named` returns its user, unless the request does not tell.
-    fn routed(&self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
+    /// Returns where a login goes, and remembers its route for the metrics. `named` returns its user, unless the request
+    /// does not tell.
+    fn routed(&mut self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
         let served = self.served.routes.load();
         if let Some(routes) = &served.routes
             && let Some(named) = named(&routes.rules)
-            && let Some(routed) = of_routes(&served, routes, &named)
         {
-            return routed;
+            let routing = routes.find(&named);
+            if let Routing::Route(position, _) = routing {
+                self.route = served.metrics(position, &self.context.routes, self.protocol());
+            }
+            if let Some(routed) = of_routes(&served, routes, routing) {
+                return routed;
+            }
         }
         match &self.served.listener.backend {
             Some(backend) => {
@@ -85,7 +91,7 @@ impl Session {
 
     /// Returns where a login goes: to the server that the auth service names, or as the routes say.
     pub(super) fn placed(
-        &self,
+        &mut self,
         request: &LoginRequest,
         pending: &PendingLogin,
         server: Option<BackendAddress>,
@@ -175,8 +181,8 @@ impl Session {
 }
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.
-fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Option<Routed> {
-    let (position, destination) = match routes.placement(routes.find(named)) {
+fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, routing: Routing<'_>) -> Option<Routed> {
+    let (position, destination) = match routes.placement(routing) {
         Placement::Own => return None,
         Placement::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
         Placement::Refused | Placement::NoDomain => return Some(Routed::Nowhere),

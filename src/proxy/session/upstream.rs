@@ -21,6 +21,7 @@ use crate::proxy::balance::{Balancer, Placement};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
+use crate::proxy::metrics::endpoints::{self, EndpointMetrics};
 use crate::proxy::record::Record;
 use crate::proxy::route::{self, BackendTls, Limit, Reached, Route};
 use crate::proxy::upstreams::{ServedRoutes, ServedUpstream};
@@ -48,6 +49,13 @@ pub(super) struct Place {
     pub(super) is_named_by_service: bool,
     /// The routes by which the login was placed. They are in use until the session is listed.
     pub(super) routes: Arc<ServedRoutes>,
+}
+
+impl Place {
+    /// Returns the metrics of one of its endpoints. Those that the auth service has named share theirs.
+    fn endpoint(&self, address: &BackendAddress) -> Arc<EndpointMetrics> {
+        self.upstream.endpoints.of(Some(address).filter(|_| !self.is_named_by_service))
+    }
 }
 
 /// A backend that has accepted the login.
@@ -121,6 +129,7 @@ impl Session {
         record.set_backend(&connected.address, &authorised.place.backend);
         let Reached { connection, takes_introductions } = connected.reached;
         let has_clients_password = authorised.has_clients_password;
+        let endpoint = authorised.place.endpoint(&connected.address);
         let routes = Arc::clone(&authorised.place.routes);
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
@@ -132,7 +141,13 @@ impl Session {
             takes_introductions,
             has_clients_password,
         );
-        self.converse(dialogue, Backend::new(plan), pending, (connected.placement, routes)).await
+        let reply =
+            self.converse(dialogue, Backend::new(plan), pending, (connected.placement, routes)).await?;
+        endpoint.count(match &reply {
+            LoginReply::Accepted(_) | LoginReply::Refused(..) => endpoints::Connection::Answered,
+            LoginReply::Failed(..) => endpoints::Connection::Failed,
+        });
+        Ok(reply)
     }
 
     fn plan(&self, authorised: Authorised, pending: &PendingLogin, takes_introductions: bool) -> BackendPlan {
@@ -319,7 +334,10 @@ async fn connect_in_turn(
                 return Err(End::UnknownServer(reason));
             }
             Err(end @ (End::NotAllowed(_) | End::UnknownName(_))) => misconfigured = Some(end),
-            Err(reason) => failures.push(format!("{address}: {reason}")),
+            Err(reason) => {
+                authorised.place.endpoint(address).count(endpoints::Connection::Unreachable);
+                failures.push(format!("{address}: {reason}"));
+            }
         }
     }
     match misconfigured.filter(|_| failures.is_empty()) {

@@ -27,11 +27,24 @@ pub(in crate::admin::page) fn routes(view: &View) -> Markup {
     }
 }
 
+/// Formats what is not listed: `2 more domains, 1 user`.
+fn rest(route: &Route) -> Option<String> {
+    let more = number(route.domains).saturating_sub(route.domain_names.len());
+    let domain = if route.domain_names.is_empty() { "domain" } else { "more domain" };
+    let domains = (more > 0).then(|| words::things(more, domain));
+    let users = (route.users > 0).then(|| words::things(number(route.users), "user"));
+    let parts: Vec<String> = domains.into_iter().chain(users).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn number(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 const COLUMNS: [&str; 4] = ["MailRoute", "State", "Matches", "Backends"];
 
 fn row(route: &Route) -> Markup {
     let (class, sign, word) = words::state(route.state);
-    let count = |number: u32| words::count(u64::from(number));
     html! {
         tr role="row" {
             th scope="row" role="rowheader" {
@@ -40,8 +53,11 @@ fn row(route: &Route) -> Markup {
             }
             td role="cell" data-label=(COLUMNS[1]) { span.pill.(class) { (sign) " " (word) } }
             td role="cell" data-label=(COLUMNS[2]) {
-                (count(route.domains)) @if route.domains == 1 { " domain" } @else { " domains" } ", "
-                (count(route.users)) @if route.users == 1 { " user" } @else { " users" }
+                @for domain in &route.domain_names { div { (domain) } }
+                @if let Some(text) = rest(route) { div { (text) } }
+                @if let Some(sessions) = route.sessions {
+                    div { "Held: " (words::things(number(sessions), "session")) " open" }
+                }
             }
             td role="cell" data-label=(COLUMNS[3]) {
                 @for backend in &route.backends { div { (backend) } }
