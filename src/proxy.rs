@@ -25,6 +25,7 @@ mod observer;
 pub mod plan;
 mod rates;
 mod record;
+mod refused_recipients;
 mod registration;
 mod relay;
 mod report;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::net::{Arrived, Socket, Stream};
 use crate::protocol::{Cleartext, Input};
@@ -37,6 +37,12 @@ impl Connection {
     /// Creates a connection to a client whose input holds at most `limit` bytes.
     pub(crate) fn new(stream: Stream, limit: usize) -> Self {
         Self { stream, input: Input::new(limit), ended: false, is_drained: false, is_mid_reply: false }
+    }
+
+    /// Creates a connection to a client that has left the relay. Its input holds the bytes that are not for the backend.
+    pub(crate) fn resumed(stream: Stream, unread: Zeroizing<Vec<u8>>, limit: usize) -> Self {
+        let input = Input::holding(unread, limit);
+        Self { stream, input, ended: false, is_drained: false, is_mid_reply: false }
     }
 
     /// Creates a connection to a backend. Its input records which bytes arrived before a command was sent.

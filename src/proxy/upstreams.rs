@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::model::settings::ClientTls;
-use crate::model::{Destination, Listener, RouteId, Routes, Upstream, UpstreamTls};
+use crate::model::{Backend, Destination, Listener, RouteId, Routes, Upstream, UpstreamTls};
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
 
@@ -35,6 +35,15 @@ pub(crate) struct ServedRoutes {
     pub(crate) routes: Option<Arc<Routes>>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+    /// The backend of users without a route, if the listener has routes and a backend.
+    pub(crate) own: Option<OwnBackend>,
+}
+
+/// The listener's own backend.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnBackend {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) upstream: Arc<ServedUpstream>,
 }
 
 /// The routes that a listener has now. They may change while a session lasts.
@@ -82,11 +91,11 @@ impl CurrentRoutes {
 }
 
 impl ServedRoutes {
-    /// Prepares the routes of a listener. `own` is the listener's own upstream, which most routes share.
+    /// Prepares the routes of a listener. `own_upstream` is the listener's own, which most routes share.
     pub(super) fn new(
         listener: &Listener,
         before: &Self,
-        own: &Arc<ServedUpstream>,
+        own_upstream: &Arc<ServedUpstream>,
         context: ServingContext<'_>,
     ) -> Result<Self, TlsError> {
         let Some(routes) = &listener.routes else { return Ok(Self::default()) };
@@ -94,8 +103,9 @@ impl ServedRoutes {
         let protocol = listener.frontend.protocol;
         let upstream = |position: usize, destination: &Arc<Destination>| {
             let id = routes.table.entries().get(position).map(|entry| &entry.id);
-            let is_shared = Arc::ptr_eq(&destination.upstream, &own.settings);
-            let previous = id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own));
+            let is_shared = Arc::ptr_eq(&destination.upstream, &own_upstream.settings);
+            let previous =
+                id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own_upstream));
             let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
             let health = context.health.of(listener, destination, &tls);
             Ok(Arc::new(ServedUpstream { settings: Arc::clone(&destination.upstream), tls, health }))
@@ -104,7 +114,10 @@ impl ServedRoutes {
             destination.as_ref().map(|destination| upstream(position, destination)).transpose()
         });
         let upstreams = upstreams.collect::<Result<_, TlsError>>()?;
-        Ok(Self { routes: Some(Arc::clone(routes)), upstreams })
+        let own = listener.backend.as_ref();
+        let own = own
+            .map(|backend| OwnBackend { backend: Arc::clone(backend), upstream: Arc::clone(own_upstream) });
+        Ok(Self { routes: Some(Arc::clone(routes)), upstreams, own })
     }
 
     fn by_route(&self) -> HashMap<&RouteId, &Arc<ServedUpstream>> {

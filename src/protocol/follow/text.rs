@@ -1,4 +1,4 @@
-//! Finds the end of an SMTP message, and places where servers disagree about it.
+//! Finds the end of an SMTP message or chunk, and places where servers disagree about it.
 //!
 //! RFC 5321 section 4.1.1.4 allows only CRLF `.` CRLF. Some servers also accept a dot between bare LFs or CRs, or with
 //! NULs on its line: for example, Postfix with `smtpd_forbid_bare_newline = no`, the default before 3.9 ("SMTP
@@ -67,6 +67,16 @@ impl Place {
         Extent::All(self)
     }
 }
+
+/// Reads BDAT's size: digits only, and small enough that all backends read the same number.
+pub(super) fn chunk_size(word: &[u8]) -> Option<u64> {
+    let digits = word.iter().all(u8::is_ascii_digit);
+    let size = std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()?;
+    (size <= MAX_CHUNK).then_some(size)
+}
+
+/// A backend with 32-bit sizes would read the rest of a larger chunk as commands.
+const MAX_CHUNK: u64 = i32::MAX as u64;
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,8 @@ use super::decision::Decision;
 use super::upstream::{Authorised, Place};
 use crate::proxy::end::End;
 use crate::proxy::record::{Record, SessionUser};
-use crate::proxy::upstreams::ServedRoutes;
+use crate::proxy::serving::ServedListener;
+use crate::proxy::upstreams::{OwnBackend, ServedRoutes};
 
 /// Where a login goes.
 #[derive(Debug)]
@@ -41,25 +42,6 @@ pub(super) enum FirstMessage {
 }
 
 impl Session {
-    /// Returns where a login goes. `named` returns its user, unless the request does not tell.
-    fn routed(&self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
-        let served = self.served.routes.load();
-        if let Some(routes) = &served.routes
-            && let Some(named) = named(&routes.rules)
-            && let Some(routed) = of_routes(&served, routes, &named)
-        {
-            return routed;
-        }
-        match &self.served.listener.backend {
-            Some(backend) => {
-                let (backend, upstream) = (Arc::clone(backend), Arc::clone(&self.served.upstream));
-                let reach = self.served.current.load().reach.clone();
-                Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes: served })
-            }
-            None => Routed::Nowhere,
-        }
-    }
-
     /// Waits until the route of a login is not held any more. A login that is still held after the route's time stays
     /// [`Routed::Held`].
     pub(super) async fn released(
@@ -103,7 +85,7 @@ impl Session {
         if self.has_routes() && hides_its_user(request, login) {
             return Routed::Nowhere;
         }
-        self.routed(|rules| match (request, login) {
+        routed(&self.served, |rules| match (request, login) {
             (LoginRequest::Anonymous, _) => Some(rules.of_recipient(pending.envelope().recipient())),
             (_, Some(login)) => Some(rules.of_name(login)),
             (request, None) => rules.of_login(request),
@@ -228,6 +210,28 @@ impl Session {
         let next = pending.refuse(text.as_bytes(), Some(code), &mut out);
         self.refused(next, out, is_banned).await
     }
+}
+
+/// Returns where a user goes. `named` returns the user, unless it is not known.
+pub(super) fn routed(listener: &ServedListener, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
+    let served = listener.routes.load();
+    if let Some(routes) = &served.routes
+        && let Some(named) = named(&routes.rules)
+        && let Some(routed) = of_routes(&served, routes, &named)
+    {
+        return routed;
+    }
+    let own = match &served.routes {
+        // The backend as it is now: mail sessions place users for hours.
+        Some(_) => served.own.clone(),
+        None => listener.listener.backend.as_ref().map(|backend| OwnBackend {
+            backend: Arc::clone(backend),
+            upstream: Arc::clone(&listener.upstream),
+        }),
+    };
+    let Some(OwnBackend { backend, upstream }) = own else { return Routed::Nowhere };
+    let reach = listener.current.load().reach.clone();
+    Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes: served })
 }
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.
