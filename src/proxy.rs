@@ -30,6 +30,7 @@ mod rates;
 mod record;
 mod refusal_words;
 mod refusals;
+mod refused_recipients;
 mod registration;
 mod relay;
 mod report;

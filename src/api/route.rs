@@ -60,9 +60,8 @@ pub struct MailRouteSpec {
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::route_match()))]
 pub struct RouteMatch {
-    /// Domains: of the login or, for mail without a login, of the first recipient. `*.example.org` stands for all
-    /// domains below `example.org`, but not for `example.org`. Upper and lower case, and both forms of international
-    /// names, are equal.
+    /// Domains: of the login or, for mail without a login, of the recipient. `*.example.org` stands for all domains below
+    /// `example.org`, but not for `example.org`. Upper and lower case, and both forms of international names, are equal.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub domains: Option<Vec<String>>,

@@ -186,6 +186,8 @@ families! {
         "Virtual memory size in bytes.";
     READINESS: Kind::Gauge, "mailgress_ready", [],
         "Whether the process may be sent clients, as /readyz says";
+    RECIPIENTS_REFUSED: Kind::Counter, "mailgress_recipients_refused_total", [LISTENER, RECIPIENT],
+        "Recipients of mail without a login that were refused because of a route, after the first one of a transaction";
     RELAYED_BYTES: Kind::Counter, "mailgress_relayed_bytes_total", [LISTENER, DIRECTION],
         "Bytes relayed after the login";
     RENDER_DURATION: Kind::Histogram(RENDERS_TAKE), "mailgress_render_seconds", [],
@@ -273,6 +275,11 @@ const OUTCOME: Label = label(
 const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`");
 const QUERY: Label = label("kind", "`name`, `srv`, `addr`");
 const READY: Label = label("ready", "`True`, `False`, `Unknown`");
+const RECIPIENT: Label = label(
+    "reason",
+    "`other_destination` for the backend of another route; `undecided` for a list of users that was never read; `held` for a held \
+     route; `unknown` for no backend",
+);
 const REASON: Label = label("reason", "the condition's reason, in CamelCase");
 const RECORD: Label = label("type", "`a`, `aaaa`, `srv`, `ptr`");
 const REPLICA: Label = label("replica", "the name of the replica's pod");

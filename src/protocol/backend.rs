@@ -146,6 +146,13 @@ impl Backend {
         })
     }
 
+    /// SMTP: creates a machine for the next mail on a connection that has no open transaction. `takes_chunks`: as
+    /// [`BackendStep::Ready`] has told of this connection.
+    #[must_use]
+    pub fn next_mail(envelope: Envelope, takes_chunks: bool, out: &mut Vec<u8>) -> Self {
+        Smtp::next_mail(envelope, takes_chunks, out).into()
+    }
+
     /// Takes whole replies from `input` until the caller has to act.
     #[must_use]
     pub fn receive(mut self, input: &mut Input, out: &mut Vec<u8>) -> BackendStep {

@@ -40,7 +40,8 @@ pub enum Passage {
     /// Pass nothing until more bytes have arrived, because the command is incomplete. The remaining bytes fit into
     /// [`MAX_COMMAND_LINE`].
     More,
-    /// Pass nothing until the backend has replied, or until [`Follower::take_answer`] has been sent.
+    /// Pass nothing until the backend has replied, or until [`Follower::take_answer`] has been sent; or for ever, see
+    /// [`Follower::may_leave`].
     Wait,
     /// End the session.
     Close(CloseReason),
@@ -66,6 +67,8 @@ pub struct SmtpStart {
     pub takes_chunks: bool,
     /// The client has logged in; otherwise the session started with mail.
     pub is_logged_in: bool,
+    /// Mail without a login whose recipients are placed by routes, each of them.
+    pub is_routed: bool,
 }
 
 /// Bytes of an SMTP command line after the login. RFC 4954 section 4.5.3 allows 12,288 bytes of base64 in AUTH.
@@ -83,15 +86,16 @@ impl Follower {
     }
 
     /// Decides about `bytes` of the client. They start with the first byte that was neither passed nor dropped, and are
-    /// not empty.
-    pub fn client(&mut self, bytes: &[u8]) -> Passage {
+    /// not empty. `refusal` is called once for each RCPT line of [`SmtpStart::is_routed`], without its end, and returns the
+    /// answer if the recipient is refused.
+    pub fn client(&mut self, bytes: &[u8], refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>) -> Passage {
         match &mut self.0 {
             Kind::Imap(imap) => {
                 imap.client(bytes);
                 Passage::Pass(bytes.len())
             }
             Kind::Pop3 => Passage::Pass(bytes.len()),
-            Kind::Smtp(smtp) => smtp.client(bytes),
+            Kind::Smtp(smtp) => smtp.client(bytes, refusal),
         }
     }
 
@@ -118,6 +122,25 @@ impl Follower {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.may_go_on(),
             Kind::Imap(_) | Kind::Pop3 => true,
+        }
+    }
+
+    /// Tells whether the client's next command is for another backend, or for us: the MAIL of the next transaction, EHLO or
+    /// HELO of [`SmtpStart::is_routed`]. It is neither passed nor dropped, and the backend owes nothing.
+    #[must_use]
+    pub const fn may_leave(&self) -> bool {
+        match &self.0 {
+            Kind::Smtp(smtp) => smtp.may_leave(),
+            Kind::Imap(_) | Kind::Pop3 => false,
+        }
+    }
+
+    /// SMTP: tells whether the backend may have a sender and recipients for the next message.
+    #[must_use]
+    pub const fn is_in_transaction(&self) -> bool {
+        match &self.0 {
+            Kind::Smtp(smtp) => smtp.is_open(),
+            Kind::Imap(_) | Kind::Pop3 => false,
         }
     }
 

@@ -78,6 +78,13 @@ impl Input {
         Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit, unasked: None, allowed: limit }
     }
 
+    /// Creates an input that holds these bytes, which may be more than the limit. It accepts more when enough of them are
+    /// consumed.
+    #[must_use]
+    pub fn holding(bytes: Zeroizing<Vec<u8>>, limit: usize) -> Self {
+        Self { bytes, start: 0, limit, unasked: None, allowed: limit }
+    }
+
     /// Creates an input for a server's replies. It records which bytes arrived before the last question
     /// ([`Input::note_question`]).
     #[must_use]
@@ -246,6 +253,15 @@ mod tests {
         assert_eq!((input.room(), input.is_full()), (0, true));
         input.consume(3);
         assert_eq!((input.peek(), input.room()), (&b"ef"[..], 2));
+    }
+
+    #[test]
+    fn holds_more_than_its_limit_only_from_the_beginning() {
+        let mut input = Input::holding(b"abcdef".to_vec().into(), 4);
+        assert!(input.is_full() && input.append(b"g").is_err());
+        input.consume(4);
+        input.append(b"gh").unwrap();
+        assert_eq!((input.peek(), input.room()), (&b"efgh"[..], 0));
     }
 
     #[test]

@@ -126,22 +126,27 @@ impl Envelope {
     /// Returns the address of the first recipient: `user@domain` of `RCPT TO:<user@domain> …`. Empty if there is none.
     #[must_use]
     pub fn recipient(&self) -> &[u8] {
-        let line = self.rcpt.as_deref().unwrap_or_default();
-        let path = line.splitn(2, |&byte| byte == b':').nth(1).unwrap_or_default().trim_ascii_start();
-        let Some(inside) = path.strip_prefix(b"<") else {
-            return path.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        };
-        // A quoted local part may contain the bracket (RFC 5321 section 4.1.2).
-        let (mut is_quoted, mut is_escaped) = (false, false);
-        let end = inside.iter().position(|byte| {
-            let is_plain = !std::mem::take(&mut is_escaped);
-            is_quoted ^= is_plain && *byte == b'"';
-            is_escaped = is_plain && is_quoted && *byte == b'\\';
-            *byte == b'>' && !is_quoted
-        });
-        let end = end.or_else(|| inside.iter().position(|byte| *byte == b'>'));
-        end.and_then(|end| inside.get(..end)).unwrap_or(inside)
+        recipient_of(self.rcpt.as_deref().unwrap_or_default())
     }
+}
+
+/// Returns the address in a RCPT line; see [`Envelope::recipient`].
+#[must_use]
+pub fn recipient_of(line: &[u8]) -> &[u8] {
+    let path = line.splitn(2, |&byte| byte == b':').nth(1).unwrap_or_default().trim_ascii_start();
+    let Some(inside) = path.strip_prefix(b"<") else {
+        return path.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    };
+    // A quoted local part may contain the bracket (RFC 5321 section 4.1.2).
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let end = inside.iter().position(|byte| {
+        let is_plain = !std::mem::take(&mut is_escaped);
+        is_quoted ^= is_plain && *byte == b'"';
+        is_escaped = is_plain && is_quoted && *byte == b'\\';
+        *byte == b'>' && !is_quoted
+    });
+    let end = end.or_else(|| inside.iter().position(|byte| *byte == b'>'));
+    end.and_then(|end| inside.get(..end)).unwrap_or(inside)
 }
 
 /// The client's HELO or EHLO.

@@ -1,7 +1,7 @@
 //! The SMTP frontend before the login, or before the first recipient (RFC 5321, RFC 4954, RFC 3207): NGINX section 7,
 //! with fixed quirks.
 
-mod command;
+pub(super) mod command;
 mod name;
 
 use std::ops::ControlFlow;
@@ -259,8 +259,10 @@ fn append_extensions(core: &Core, out: &mut Vec<u8>) {
 }
 
 const OK: &[u8] = b"250 2.0.0 OK\r\n";
-const INVALID_COMMAND: &[u8] = b"500 5.5.1 Invalid command\r\n";
-const INVALID_ARGUMENT: &[u8] = b"501 5.5.4 Invalid argument\r\n";
+/// The reply to a command that is not known or cannot be read.
+pub(super) const INVALID_COMMAND: &[u8] = b"500 5.5.1 Invalid command\r\n";
+/// The reply to a known command with wrong arguments.
+pub(super) const INVALID_ARGUMENT: &[u8] = b"501 5.5.4 Invalid argument\r\n";
 /// RFC 3207 section 4.
 const NEEDS_TLS: &[u8] = b"530 5.7.0 Must issue a STARTTLS command first\r\n";
 const NO_LOGINS: &[u8] = b"503 5.5.1 Authentication is not enabled\r\n";

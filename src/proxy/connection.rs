@@ -48,6 +48,12 @@ impl Connection {
         Self { stream, input: Input::new(limit), ended: false, is_drained: false, is_mid_reply: false }
     }
 
+    /// Creates a connection to a client that has left the relay. Its input holds the bytes that are not for the backend.
+    pub(crate) fn resumed(stream: Stream, unread: Zeroizing<Vec<u8>>, limit: usize) -> Self {
+        let input = Input::holding(unread, limit);
+        Self { stream, input, ended: false, is_drained: false, is_mid_reply: false }
+    }
+
     /// Creates a connection to a backend. Its input records which bytes arrived before a command was sent.
     pub(crate) fn to_backend(stream: Stream) -> Self {
         Self {

@@ -1,7 +1,9 @@
 //! Ends the sessions of held routes, spread over `spec.spread`, and counts those that are left.
 //!
 //! New logins of these users wait (`session/routing.rs`). A login that was placed before the route was held may still be
-//! on its way to the backend: it counts until its session is listed, and then the session is ended like the others.
+//! on its way to the backend: it counts until its session is listed, and then the session is ended like the others. Mail
+//! without a login counts for the first recipient of its last transaction. A session that has left the relay for its next
+//! one has no user: it can send nothing to a backend before its recipient is placed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -23,11 +23,24 @@ pub(crate) struct Live {
     task: AtomicWaker,
 }
 
-/// Numbers of relayed bytes, however the session ends.
+/// Numbers of relayed bytes and refused recipients, however the session ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Relayed {
     pub(crate) to_backend: u64,
     pub(crate) to_client: u64,
+    /// Recipients that we have refused instead of the backend.
+    pub(crate) recipients_refused: u32,
+}
+
+impl Relayed {
+    /// Returns the sum.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            to_backend: self.to_backend.saturating_add(other.to_backend),
+            to_client: self.to_client.saturating_add(other.to_client),
+            recipients_refused: self.recipients_refused.saturating_add(other.recipients_refused),
+        }
+    }
 }
 
 /// Why a session has to end.
@@ -75,20 +88,26 @@ impl Live {
     pub(crate) async fn told(&self) -> End {
         poll_fn(|cx| {
             self.task.register(cx.waker());
-            match self.order.load(Ordering::Acquire) {
-                0 => Poll::Pending,
-                order if order == Order::Kick as u8 => Poll::Ready(End::Kicked),
-                order if order == Order::Hold as u8 => Poll::Ready(End::Held),
-                _ => Poll::Ready(End::Drained),
-            }
+            self.ordered().map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// Returns the end of the session if it was told to end.
+    pub(crate) fn ordered(&self) -> Option<End> {
+        match self.order.load(Ordering::Acquire) {
+            0 => None,
+            order if order == Order::Kick as u8 => Some(End::Kicked),
+            order if order == Order::Hold as u8 => Some(End::Held),
+            _ => Some(End::Drained),
+        }
     }
 
     pub(crate) fn relayed(&self) -> Relayed {
         Relayed {
             to_backend: self.to_backend.load(Ordering::Relaxed),
             to_client: self.to_client.load(Ordering::Relaxed),
+            recipients_refused: 0,
         }
     }
 

@@ -23,6 +23,7 @@ use super::certificates::CertificateId;
 use super::end::{End, Fault};
 use super::journal::Journal;
 use super::rates::{Amounts, Rates};
+use super::refused_recipients::{RecipientRefusal, RefusedRecipients};
 use super::verdicts::{Verdict, Verdicts};
 use endpoints::EndpointFamilies;
 use routes::RouteFamilies;
@@ -34,6 +35,7 @@ pub(crate) struct Metrics {
     bytes: IntCounterVec,
     logins: IntCounterVec,
     auth_requests: IntCounterVec,
+    recipients_refused: IntCounterVec,
     timings: [HistogramVec; 3],
     /// Actions of the supervisor, with the label values `bind`, `swap`, `rebind`, `drain` and `failed`.
     pub(crate) swaps: IntCounterVec,
@@ -83,6 +85,7 @@ pub(crate) struct ListenerMetrics {
     bytes: IntCounterVec,
     logins: Verdicts,
     auth_requests: Verdicts,
+    recipients_refused: RefusedRecipients,
     families: [HistogramVec; 3],
     /// Created on first use, because histograms are the largest part of a listener's metrics.
     timings: [OnceLock<Histogram>; 3],
@@ -143,6 +146,7 @@ impl Metrics {
             bytes: metric::RELAYED_BYTES.counters(registry)?,
             logins: metric::LOGINS.counters(registry)?,
             auth_requests: metric::AUTH_SERVICE_REQUESTS.counters(registry)?,
+            recipients_refused: metric::RECIPIENTS_REFUSED.counters(registry)?,
             timings: [
                 metric::LOGIN_DURATION.histograms(registry)?,
                 metric::AUTH_SERVICE_DURATION.histograms(registry)?,
@@ -189,6 +193,7 @@ impl Metrics {
             bytes: self.bytes.clone(),
             logins: Verdicts::new(&self.logins),
             auth_requests: Verdicts::new(&self.auth_requests),
+            recipients_refused: RefusedRecipients::new(&self.recipients_refused),
             families: self.timings.clone(),
             timings: Default::default(),
             protocol: protocol.name(),
@@ -307,6 +312,7 @@ impl ListenerMetrics {
         }
         self.logins.remove(listener, self.protocol);
         self.auth_requests.remove(listener, self.protocol);
+        self.recipients_refused.remove(listener);
         for histogram in &self.families {
             let _ = histogram.remove_label_values(&[listener, self.protocol]);
         }
@@ -362,6 +368,11 @@ impl ListenerMetrics {
         self.auth_requests.count(&self.id, self.protocol, verdict);
     }
 
+    /// Counts a recipient that was refused instead of the backend.
+    pub(crate) fn recipient_refused(&self, refusal: RecipientRefusal) {
+        self.recipients_refused.count(&self.id, refusal);
+    }
+
     /// Counts an ended session.
     pub(crate) fn ended(&self, tls: TlsLabel, end: &End, at: SystemTime) {
         let (outcome, fault) = (end.outcome().name(), end.fault().name());
@@ -397,6 +408,7 @@ mod tests {
         session.took(Timing::Login, Duration::from_millis(100));
         session.login(Verdict::Refused, Fault::Client);
         session.auth_request(Verdict::Failed);
+        session.recipient_refused(RecipientRefusal::Held);
         for counted in ["logins_total", "auth_service_requests_total"] {
             let accepted = format!(
                 "{counted}{{listener=\"mail/example/imap\",outcome=\"accepted\",protocol=\"imap\"}} 0"

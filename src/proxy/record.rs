@@ -46,6 +46,18 @@ pub(crate) struct Record {
     backend: Option<BackendAddress>,
     /// The configured backend of this endpoint, if one is configured.
     configured: Option<Arc<Backend>>,
+    /// Set when mail without a login has left its first transaction.
+    before: Option<Box<Before>>,
+}
+
+/// What a session did in the relay before its present transaction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    relayed: Relayed,
+    /// Connections to backends after the first one.
+    more_backends: u32,
+    /// Transactions that a backend has got after the first one.
+    more_transactions: u32,
 }
 
 /// The user of a session.
@@ -53,7 +65,7 @@ pub(crate) struct Record {
 pub(crate) enum SessionUser {
     /// The authorization identity, the login, or the name that the auth service has given.
     Login(Box<[u8]>),
-    /// Mail without a login: the path of the first recipient.
+    /// Mail without a login: the path of the first recipient of the last transaction.
     Recipient(Box<[u8]>),
 }
 
@@ -74,7 +86,30 @@ impl Record {
             logins_unavailable: 0,
             backend: None,
             configured: None,
+            before: None,
         }
+    }
+
+    /// Returns the record of the same session after it has left the relay, where this was relayed.
+    pub(crate) fn continued(&self, relayed: Relayed) -> Box<Self> {
+        let mut before = self.before.as_deref().copied().unwrap_or_default();
+        before.relayed = before.relayed.and(relayed);
+        Box::new(Self {
+            id: self.id,
+            started: self.started,
+            client: self.client,
+            served: self.served.clone(),
+            tls: self.tls,
+            tls_version: self.tls_version.clone(),
+            login: self.login.clone(),
+            user: self.user.clone(),
+            refused: None,
+            logins_refused: self.logins_refused,
+            logins_unavailable: self.logins_unavailable,
+            backend: self.backend.clone(),
+            configured: self.configured.clone(),
+            before: Some(Box::new(before)),
+        })
     }
 
     /// Sets the client's address after the PROXY header was read.
@@ -89,9 +124,19 @@ impl Record {
 
     /// Stores the endpoint that the session connected to.
     pub(crate) fn set_backend(&mut self, endpoint: &BackendAddress, of: &Arc<Backend>) {
+        if let Some(before) = self.before.as_mut().filter(|_| self.backend.is_some()) {
+            before.more_backends = before.more_backends.saturating_add(1);
+        }
         self.backend = Some(endpoint.clone());
         // A backend that the auth service has named has only an address.
         self.configured = (!of.reference.is_empty()).then(|| Arc::clone(of));
+    }
+
+    /// Counts a transaction of mail without a login after the first one.
+    pub(crate) fn count_transaction(&mut self) {
+        if let Some(before) = &mut self.before {
+            before.more_transactions = before.more_transactions.saturating_add(1);
+        }
     }
 
     /// Returns the protocol if the listener is known.
@@ -120,7 +165,9 @@ impl Record {
     /// Writes the session's log line and counts the session.
     pub(crate) fn finish(&self, end: &End, relayed: Relayed) {
         let end = self.blame(end);
-        let Relayed { to_backend, to_client } = relayed;
+        let before = self.before.as_deref().copied().unwrap_or_default();
+        let Relayed { to_backend, to_client, recipients_refused } = before.relayed.and(relayed);
+        let (backends, transactions) = (several(before.more_backends), several(before.more_transactions));
         let fault = end.fault().name();
         let listener = self.listener();
         if let Some(served) = &self.served {
@@ -140,7 +187,8 @@ impl Record {
                     session = %self.id,
                     client = %self.client, listener, tls = self.tls.name(), tls_version = %self.tls_version,
                     login, logins_refused = counted(self.logins_refused),
-                    logins_unavailable = counted(self.logins_unavailable), backend, to_backend, to_client, seconds,
+                    logins_unavailable = counted(self.logins_unavailable),
+                    recipients_refused = counted(recipients_refused), backend, backends, transactions, to_backend, to_client, seconds,
                     outcome = end.outcome().name(), fault, "{end}"
                 )
             };
@@ -158,6 +206,7 @@ impl Record {
         idle: Duration,
         (now, at): (Instant, SystemTime),
     ) -> OpenSession {
+        let relayed = self.before.as_ref().map_or(relayed, |before| before.relayed.and(relayed));
         let age = now.saturating_duration_since(self.started);
         let since = at.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         OpenSession {
@@ -253,6 +302,11 @@ pub(crate) fn shown(login: &[u8]) -> Box<str> {
 /// Returns `None` for 0, so that the field is omitted.
 fn counted(number: u32) -> Option<u32> {
     (number > 0).then_some(number)
+}
+
+/// Returns the number of all, or `None` if there is only the first.
+fn several(more: u32) -> Option<u32> {
+    (more > 0).then(|| more.saturating_add(1))
 }
 
 /// The longest IP address with a port: `[ffff:…]:65535`.

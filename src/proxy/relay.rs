@@ -8,6 +8,7 @@
 
 mod direction;
 
+use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+
+use zeroize::Zeroizing;
 
 use crate::model::Timeouts;
 use crate::net::Stream;
@@ -33,6 +36,8 @@ pub(crate) struct Relay {
     up: Direction,
     down: Direction,
     follower: Follower,
+    /// Mail without a login whose recipients are placed by routes.
+    recipients: Option<Box<dyn JudgesRecipients>>,
     idle: Duration,
     half_closed: Duration,
     /// When the client last sent something.
@@ -44,8 +49,38 @@ pub(crate) struct Relay {
 enum Progress {
     /// One side has ended. A shorter timeout may apply from now on, because for most clients the session is over.
     HalfClosed,
-    /// Both sides are done, or one failed.
+    /// The relay is done.
+    Finished(Finish),
+}
+
+/// Decides about the recipients of mail without a login after the first one.
+pub(crate) trait JudgesRecipients: fmt::Debug + Send {
+    /// Returns the reply to a recipient that the backend must not get. `line` is the RCPT command.
+    fn refusal(&mut self, line: &[u8]) -> Option<&'static [u8]>;
+
+    /// Returns how many recipients were refused.
+    fn refused(&self) -> u32;
+}
+
+/// Why a relay is done.
+#[derive(Debug)]
+pub(crate) enum Finish {
+    /// The session has ended: both sides are done, or one failed.
     Ended(End),
+    /// The next command of the client is not for this backend ([`Follower::may_leave`]). Both connections are open, and
+    /// the client has got all replies.
+    Left,
+}
+
+/// What is left of a relay after [`Finish::Left`].
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) client: Stream,
+    /// Bytes that the client has sent and the backend has not got.
+    pub(crate) unread: Zeroizing<Vec<u8>>,
+    pub(crate) backend: Stream,
+    /// Whether the backend may have a sender and recipients for the next message.
+    pub(crate) is_in_transaction: bool,
 }
 
 impl Relay {
@@ -56,6 +91,7 @@ impl Relay {
             up: Direction::new(&client.received, 0, client.relayed),
             down: Direction::new(&backend.received, backend.received.len(), backend.relayed),
             follower,
+            recipients: None,
             client: client.stream,
             backend: backend.stream,
             idle: timeouts.idle,
@@ -64,19 +100,33 @@ impl Relay {
         }
     }
 
+    /// Asks `recipients` about each recipient of the client.
+    pub(crate) fn with_recipients(self, recipients: Option<Box<dyn JudgesRecipients>>) -> Self {
+        Self { recipients, ..self }
+    }
+
+    /// Takes both connections after [`Finish::Left`].
+    pub(crate) fn into_left(self) -> Left {
+        let Self { client, backend, up, follower, .. } = self;
+        let is_in_transaction = follower.is_in_transaction();
+        Left { client, unread: up.into_rest(), backend, is_in_transaction }
+    }
+
     /// Relays until both sides are done, the idle timeout expires, a drain ends, or the session is told to end through
-    /// `live`, which gets the numbers of relayed bytes. `goodbye` returns the protocol's message for the client.
+    /// `live`, which gets the numbers of relayed bytes; or until the session leaves its backend. `goodbye` returns the
+    /// protocol's message for the client.
     pub(crate) async fn run(
         &mut self,
         (drained, live): (&CancellationToken, &Live),
         goodbye: impl FnOnce(&End) -> Vec<u8>,
-    ) -> (Relayed, End) {
-        let end = tokio::select! {
-            end = self.until_done(live) => end,
-            () = drained.cancelled() => End::Drained,
-            end = live.told() => end,
+    ) -> (Relayed, Finish) {
+        let finish = tokio::select! {
+            finish = self.until_done(live) => finish,
+            () = drained.cancelled() => Finish::Ended(End::Drained),
+            end = live.told() => Finish::Ended(end),
         };
         let relayed = self.relayed();
+        let Finish::Ended(end) = finish else { return (relayed, finish) };
         if matches!(end, End::Drained | End::Kicked | End::Held) {
             Box::pin(self.say_goodbye(&goodbye(&end))).await;
         }
@@ -89,11 +139,11 @@ impl Relay {
                 Box::pin(self.client.close()).await;
             }
         }
-        (relayed, end)
+        (relayed, Finish::Ended(end))
     }
 
     /// Resets the idle timer only when it fires. Activity just stores the time, which is cheaper.
-    async fn until_done(&mut self, live: &Live) -> End {
+    async fn until_done(&mut self, live: &Live) -> Finish {
         let mut active = Instant::now();
         live.moved(self.relayed(), active.into_std());
         let timer = sleep_until(active + self.idle);
@@ -102,13 +152,13 @@ impl Relay {
             tokio::select! {
                 biased;
                 progress = poll_fn(|cx| self.poll(&mut active, live, cx)) => match progress {
-                    Progress::Ended(end) => return end,
+                    Progress::Finished(finish) => return finish,
                     Progress::HalfClosed => timer.as_mut().reset(active + self.timeout()),
                 },
                 () = timer.as_mut() => {
                     let end = active + self.timeout();
                     if end <= Instant::now() {
-                        return End::Idle;
+                        return Finish::Ended(End::Idle);
                     }
                     timer.as_mut().reset(end);
                 }
@@ -117,7 +167,11 @@ impl Relay {
     }
 
     fn relayed(&self) -> Relayed {
-        Relayed { to_backend: self.up.bytes, to_client: self.down.bytes }
+        Relayed {
+            to_backend: self.up.bytes,
+            to_client: self.down.bytes,
+            recipients_refused: self.recipients.as_ref().map_or(0, |recipients| recipients.refused()),
+        }
     }
 
     /// Returns how long both directions may be silent.
@@ -141,17 +195,17 @@ impl Relay {
 
     fn poll(&mut self, active: &mut Instant, live: &Live, cx: &mut Context<'_>) -> Poll<Progress> {
         let was_half_closed = self.is_half_closed();
-        let moved = (self.up.bytes, self.down.bytes);
-        let end = self.poll_both(cx);
-        if moved != (self.up.bytes, self.down.bytes) {
+        let moved = (self.up.moves, self.down.moves);
+        let finish = self.poll_both(cx);
+        if moved != (self.up.moves, self.down.moves) {
             *active = Instant::now();
             live.moved(self.relayed(), active.into_std());
         }
-        if moved.0 != self.up.bytes {
+        if moved.0 != self.up.moves {
             self.last_sent = *active;
         }
-        match end {
-            Poll::Ready(end) => Poll::Ready(Progress::Ended(end)),
+        match finish {
+            Poll::Ready(finish) => Poll::Ready(Progress::Finished(finish)),
             Poll::Pending if !was_half_closed && self.is_half_closed() => {
                 *active = Instant::now();
                 Poll::Ready(Progress::HalfClosed)
@@ -160,13 +214,16 @@ impl Relay {
         }
     }
 
-    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
         loop {
             if let Poll::Ready(end) = self.poll_up(cx) {
-                return Poll::Ready(end);
+                return Poll::Ready(Finish::Ended(end));
             }
             if let Poll::Ready(end) = self.poll_down(cx) {
-                return Poll::Ready(end);
+                return Poll::Ready(Finish::Ended(end));
+            }
+            if self.follower.may_leave() && self.up.is_waiting() && self.down.is_flushed() {
+                return Poll::Ready(Finish::Left);
             }
             if self.down.is_clear()
                 && let Some(answer) = self.follower.take_answer()
@@ -179,8 +236,9 @@ impl Relay {
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Self { up, client, backend, follower, .. } = self;
-        match up.poll(client, backend, |bytes| follower.client(bytes), cx) {
+        let Self { up, client, backend, follower, recipients, .. } = self;
+        let gate = |bytes: &[u8]| follower.client(bytes, |line| recipients.as_mut()?.refusal(line));
+        match up.poll(client, backend, gate, cx) {
             // The backend may have sent the reason before it stopped reading. Deliver that first.
             Poll::Ready(Err(Failure::Write(_))) if !self.down.has_ended() => self.up.give_up(),
             Poll::Ready(Err(failure)) => return Poll::Ready(failure.of("client", "backend")),

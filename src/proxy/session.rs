@@ -5,6 +5,9 @@
 //!        -> verdict (auth service or backend) -> upstream (connect, TLS, backend's login) -> relay
 //! ```
 //!
+//! Mail without a login whose recipients are placed by routes goes back from the relay to the login for each
+//! transaction (`session/transactions.rs`).
+//!
 //! Each phase has memory of its own that is freed when the next one begins, so that an idle session in the relay keeps
 //! none of its login.
 
@@ -18,6 +21,7 @@ mod open;
 mod proxied;
 mod refuse;
 mod routing;
+mod transactions;
 mod upstream;
 
 use std::os::fd::OwnedFd;
@@ -35,10 +39,11 @@ use super::end::End;
 use super::live::Relayed;
 use super::metrics::routes::{RouteMetrics, RouteSession};
 use super::record::Record;
-use super::relay::Relay;
+use super::relay::{Finish, Relay};
 use super::serving::{ServedListener, Serving};
 use super::sessions::Listed;
-use client::{Counted, DRAIN_TEXT, Session};
+use client::{Counted, DRAIN_TEXT, HOLD_TEXT, KICK_TEXT, Session};
+use transactions::{Entering, Parked};
 use upstream::Accepting;
 
 /// An accepted connection, before anything is read from it.
@@ -67,6 +72,18 @@ struct Relaying {
     listed: Listed,
     /// They count the session while it lasts.
     counted: (Placement, Counted, Option<RouteSession>),
+    /// Present if the session may leave the relay for another transaction.
+    parked: Option<Box<Parked>>,
+}
+
+/// A session that has left the relay, and continues with commands.
+#[derive(Debug)]
+struct Resumed {
+    session: Session,
+    frontend: Frontend,
+    record: Box<Record>,
+    /// Set if the session was told to end while it left.
+    order: Option<End>,
 }
 
 /// Serves one connection. The result is logged and counted, not returned.
@@ -75,8 +92,12 @@ pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
     // On the heap from the beginning: it outlives the part before the login.
     let record = Box::new(Record::new(id, client, accepted));
     let socket = open::socket(connection, is_unix);
-    if let Some(session) = Box::pin(until_relayed(socket, client, (serving, context), record)).await {
-        session.relay().await;
+    let mut relayed = Box::pin(until_relayed(socket, client, (serving, context), record)).await;
+    while let Some(session) = relayed {
+        relayed = match session.relay().await {
+            Some(resumed) => Box::pin(resumed.until_relayed()).await,
+            None => None,
+        };
     }
     drop(seat);
 }
@@ -114,31 +135,69 @@ async fn until_logged_in(
     session.log_in(frontend, record).await
 }
 
+impl Resumed {
+    /// As the function of the same name.
+    async fn until_relayed(self) -> Option<Box<Relaying>> {
+        let Self { session, frontend, mut record, order } = self;
+        let result = match order {
+            None => session.log_in(frontend, &mut record).await,
+            Some(end) => Err(session.end(end).await),
+        };
+        match result {
+            Ok((session, accepted)) => Some(Relaying::new(session, accepted, record)),
+            Err(end) => {
+                record.finish(&end, Relayed::default());
+                None
+            }
+        }
+    }
+}
+
 impl Relaying {
-    fn new(session: Session, accepted: Accepting, record: Box<Record>) -> Box<Self> {
-        let Accepting { backend, reply, takes_chunks, placement, routes, .. } = accepted;
-        let start = SmtpStart { takes_chunks, is_logged_in: session.is_logged_in() };
-        let follower = Follower::new(session.protocol(), start);
-        let metrics = &session.served.metrics;
-        let client = session.connection.into_side(metrics.bytes_to_backend.clone());
+    fn new(mut session: Session, accepted: Accepting, mut record: Box<Record>) -> Box<Self> {
+        let Accepting { backend, reply, takes_chunks, placement, routes, mail, .. } = accepted;
+        let (is_logged_in, is_routed) = (session.is_logged_in(), mail.is_some());
+        let follower = Follower::new(session.protocol(), SmtpStart { takes_chunks, is_logged_in, is_routed });
+        record.count_transaction();
+        let (context, route) = (Arc::clone(&session.context), session.route.take());
+        let Entering { connection, served, counted, parked } = session.enter(mail, takes_chunks);
+        let metrics = &served.metrics;
+        let client = connection.into_side(metrics.bytes_to_backend.clone());
         let mut backend = backend.into_side(metrics.bytes_to_client.clone());
         // The client's final reply comes before other bytes of the backend.
         backend.received.splice(..0, reply);
-        let relay = Relay::new(client, backend, session.served.listener.timeouts, follower);
-        let listed = session.context.sessions.enter(record, Instant::now());
+        let relay = Relay::new(client, backend, served.listener.timeouts, follower)
+            .with_recipients(parked.as_ref().map(|parked| parked.recipients(&served)));
+        let listed = context.sessions.enter(record, Instant::now());
         // From now on, the session is counted by the list.
         drop(routes);
-        let counted = (placement, session.counted, session.route.map(RouteMetrics::open));
-        Box::new(Self { relay, served: session.served, listed, counted })
+        let counted = (placement, counted, route.map(RouteMetrics::open));
+        Box::new(Self { relay, served, listed, counted, parked })
     }
 
-    async fn relay(mut self: Box<Self>) {
+    /// Returns the session if it has left the relay. Otherwise it has ended and is logged.
+    async fn relay(mut self: Box<Self>) -> Option<Box<Resumed>> {
         let served = &self.served;
         let goodbye = |end: &End| goodbye(&served.listener.frontend, end);
-        let (relayed, end) = self.relay.run((&served.goodbye, self.listed.live()), goodbye).await;
-        let Self { relay, served, listed, counted } = *self;
+        let (relayed, finish) = self.relay.run((&served.goodbye, self.listed.live()), goodbye).await;
+        self.finished(relayed, finish)
+    }
+
+    fn finished(self: Box<Self>, relayed: Relayed, finish: Finish) -> Option<Box<Resumed>> {
+        let Self { relay, served, listed, counted, parked } = *self;
+        let end = match (finish, parked) {
+            (Finish::Left, Some(parked)) => {
+                let (record, order) = listed.leave(relayed);
+                let (placement, counted, _) = counted;
+                let (session, frontend) = parked.resume(relay.into_left(), served, (placement, counted));
+                return Some(Box::new(Resumed { session, frontend, record, order }));
+            }
+            (Finish::Left, None) => End::Internal("a session without routes left the relay"),
+            (Finish::Ended(end), _) => end,
+        };
         drop((relay, served, counted));
         listed.finish(end, relayed);
+        None
     }
 }
 
@@ -153,12 +212,6 @@ fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
     Frontend::goodbye(config.protocol, &config.server_name, text, &mut goodbye);
     goodbye
 }
-
-/// The closing message of a session that an operator has ended.
-const KICK_TEXT: &str = "Session ended by the administrator";
-
-/// The closing message of a session whose route is held.
-const HOLD_TEXT: &str = "Mailbox is being moved, please reconnect";
 
 #[cfg(test)]
 mod tests {

@@ -59,7 +59,16 @@ impl Sessions {
 
     /// Tells the selected sessions to end, and returns their number. Sessions that were told before do not count.
     pub(crate) fn kick(&self, filter: &SessionFilter) -> usize {
-        self.selected(filter).iter().filter(|session| session.live.end(Order::Kick)).count()
+        let selected = self.selected(filter);
+        let kick = |shard: &Arc<Shard>| {
+            let sessions = shard.0.lock();
+            // The lock keeps a session from leaving the relay without the order.
+            let is_listed = |session: &&Arc<RelayedSession>| {
+                sessions.get(&session.record.id.number).is_some_and(|listed| Arc::ptr_eq(listed, session))
+            };
+            selected.iter().filter(is_listed).filter(|session| session.live.end(Order::Kick)).count()
+        };
+        self.0.iter().map(kick).sum()
     }
 
     /// Tells all sessions to end, evenly spread over this time, and returns at its end. IMAP sessions come first, and of
@@ -109,6 +118,15 @@ impl Shard {
 impl Listed {
     pub(crate) fn live(&self) -> &Live {
         &self.session.live
+    }
+
+    /// Removes the session from the list, because it leaves its backend. Returns its record for the next one, and its end
+    /// if it was told to end.
+    pub(crate) fn leave(self, relayed: Relayed) -> (Box<Record>, Option<End>) {
+        let session = Arc::clone(&self.session);
+        drop(self);
+        // An order to a session that is not listed any more is not lost: kicks do not count it, and the others come again.
+        (session.record.continued(relayed), session.live.ordered())
     }
 
     /// Removes the session from the list, writes its log line and counts it.
@@ -171,7 +189,10 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let first = sessions.shard(0).enter(record(1, "alice", now), now);
         let _second = sessions.shard(1).enter(record(2, "bob", now), now + Duration::from_secs(1));
-        first.live().moved(Relayed { to_backend: 3, to_client: 4 }, now + Duration::from_secs(10));
+        first.live().moved(
+            Relayed { to_backend: 3, to_client: 4, recipients_refused: 0 },
+            now + Duration::from_secs(10),
+        );
         let list = |filter: &SessionFilter| {
             let list = sessions.list(filter, now + Duration::from_secs(12), at);
             list.into_iter().map(|session| (session.login, session.idle_seconds, session.to_client))
@@ -199,6 +220,22 @@ mod tests {
         assert!(matches!(bob.live().told().await, End::Kicked));
         let other = Some(SessionId { process: 2, number: 3 });
         assert_eq!(sessions.kick(&SessionFilter { session: other, ..SessionFilter::default() }), 0);
+    }
+
+    #[test]
+    fn a_session_that_leaves_its_backend_is_not_listed_and_takes_its_numbers_and_orders_along() {
+        let (sessions, now) = (Sessions::new(1), Instant::now());
+        let (shard, all) = (sessions.shard(0), SessionFilter::default());
+        let list = || sessions.list(&all, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let relayed = Relayed { to_backend: 3, to_client: 4, recipients_refused: 1 };
+        let (record, order) = shard.enter(record(1, "a", now), now).leave(relayed);
+        assert!(order.is_none() && list().is_empty());
+        assert_eq!(sessions.kick(&all), 0);
+        let again = shard.enter(record, now);
+        again.live().moved(relayed, now);
+        assert_eq!(list().iter().map(|session| session.to_client).collect::<Vec<_>>(), [8]);
+        assert_eq!(sessions.kick(&all), 1);
+        assert!(matches!(again.leave(relayed), (_, Some(End::Kicked))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use tokio::sync::futures::Notified;
 
 use crate::model::settings::ClientTls;
 use crate::model::{
-    BackendHealth, Destination, Listener, RouteBackend, RouteId, Routes, Upstream, UpstreamTls,
+    Backend, BackendHealth, Destination, Listener, RouteBackend, RouteId, Routes, Upstream, UpstreamTls,
 };
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
@@ -41,8 +41,17 @@ pub(crate) struct ServedRoutes {
     pub(crate) routes: Option<Arc<Routes>>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+    /// The backend of users without a route, if the listener has routes and a backend.
+    pub(crate) own: Option<OwnBackend>,
     /// The metrics of the routes that logins have matched.
     used: Mutex<HashMap<RouteId, Arc<RouteMetrics>>>,
+}
+
+/// The listener's own backend.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnBackend {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) upstream: Arc<ServedUpstream>,
 }
 
 /// The routes that a listener has now. They may change while a session lasts.
@@ -90,11 +99,11 @@ impl CurrentRoutes {
 }
 
 impl ServedRoutes {
-    /// Prepares the routes of a listener. `own` is the listener's own upstream, which most routes share.
+    /// Prepares the routes of a listener. `own_upstream` is the listener's own, which most routes share.
     pub(super) fn new(
         listener: &Listener,
         before: &Self,
-        own: &Arc<ServedUpstream>,
+        own_upstream: &Arc<ServedUpstream>,
         (health, metrics): (&HealthChecks, &Metrics),
     ) -> Result<Self, TlsError> {
         let Some(routes) = &listener.routes else { return Ok(Self::default()) };
@@ -103,8 +112,9 @@ impl ServedRoutes {
         let before = before.by_route();
         let upstream = |position: usize, destination: &Arc<Destination>| {
             let id = routes.table.entries().get(position).map(|entry| &entry.id);
-            let is_shared = Arc::ptr_eq(&destination.upstream, &own.settings);
-            let previous = id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own));
+            let is_shared = Arc::ptr_eq(&destination.upstream, &own_upstream.settings);
+            let previous =
+                id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own_upstream));
             let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
             let health = health.of(listener, destination, &tls);
             let used = previous.map(|previous| &previous.endpoints);
@@ -117,7 +127,10 @@ impl ServedRoutes {
             destination.as_ref().map(|destination| upstream(position, destination)).transpose()
         });
         let upstreams = upstreams.collect::<Result<_, TlsError>>()?;
-        Ok(Self { routes: Some(Arc::clone(routes)), upstreams, used: Mutex::new(used) })
+        let own = listener.backend.as_ref();
+        let own = own
+            .map(|backend| OwnBackend { backend: Arc::clone(backend), upstream: Arc::clone(own_upstream) });
+        Ok(Self { routes: Some(Arc::clone(routes)), upstreams, own, used: Mutex::new(used) })
     }
 
     /// Returns the metrics of a route of `routes`, by its position.

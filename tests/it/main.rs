@@ -43,6 +43,7 @@ mod probe;
 mod proxy_header;
 mod public_configurations;
 mod quickstart;
+mod recipients;
 mod refusals;
 mod relayed;
 mod routes;

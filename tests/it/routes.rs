@@ -1,17 +1,19 @@
 //! `MailRoute`s from a folder: every user reaches the backend of the route, and nobody the backend of somebody else.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::{Backend, WRONG};
 use crate::support::dovecot::Dovecot;
-use crate::support::mailgress::Mailgress;
+use crate::support::mailgress::{Mailgress, binary};
 use crate::support::manifest::{Folder, http_auth, listener, mail_server, passthrough, with};
 use crate::support::message::{message, wait_for_mail};
 use crate::support::postfix::Postfix;
@@ -23,14 +25,16 @@ use crate::support::tokens::token_for;
 use crate::support::{ports, wait};
 
 /// One listener for each protocol, without a backend of its own, and routes.
-struct Site {
+pub struct Site {
     at: [SocketAddr; 3],
-    mailgress: Mailgress,
+    pub mailgress: Mailgress,
     folder: Folder,
+    /// Has the control socket.
+    control: TempDir,
 }
 
 impl Site {
-    fn start(spec: &Value, routes: &[Value]) -> Self {
+    pub fn start(spec: &Value, routes: &[Value]) -> Self {
         let at = PROTOCOLS.map(|_| SocketAddr::from(([127, 0, 0, 1], ports::free())));
         let listeners = PROTOCOLS.iter().zip(at).map(|(protocol, at)| {
             json!({
@@ -45,8 +49,10 @@ impl Site {
         for route in routes {
             folder.write(&format!("{}.yaml", route["metadata"]["name"].as_str().unwrap()), route);
         }
-        let mailgress = Mailgress::start(&folder);
-        Self { at, mailgress, folder }
+        let control = tempfile::Builder::new().prefix("mailgress-control-").tempdir().unwrap();
+        let socket = control.path().join("control.sock");
+        let mailgress = Mailgress::start_with(&folder, &["--control-socket", socket.to_str().unwrap()]);
+        Self { at, mailgress, folder, control }
     }
 
     /// Returns the final reply to a login.
@@ -54,8 +60,16 @@ impl Site {
         log_in(&mut greeted(self.of(protocol)).unwrap(), protocol, user, password).unwrap()
     }
 
-    fn of(&self, protocol: &str) -> SocketAddr {
+    pub fn of(&self, protocol: &str) -> SocketAddr {
         self.at[PROTOCOLS.iter().position(|other| *other == protocol).unwrap()]
+    }
+
+    /// Runs a command that uses the control socket, and returns what it prints.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(binary());
+        let socket = self.control.path().join("control.sock");
+        let output = command.args(arguments).arg("--control-socket").arg(socket).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Returns the condition of a route; null if there is none.
@@ -70,7 +84,7 @@ impl Site {
     }
 
     /// Writes a route, and waits until it is ready.
-    fn apply(&self, route: &Value) {
+    pub fn apply(&self, route: &Value) {
         let name = route["metadata"]["name"].as_str().unwrap();
         let generation = || self.condition(name, "Ready")["observedGeneration"].as_u64();
         let before = generation();
@@ -83,7 +97,7 @@ impl Site {
 }
 
 /// Returns a route in the namespace of the `MailServer`.
-fn route(name: &str, matches: &Value, backends: &[(&str, SocketAddr)]) -> Value {
+pub fn route(name: &str, matches: &Value, backends: &[(&str, SocketAddr)]) -> Value {
     let services: Value = backends
         .iter()
         .map(|(protocol, address)| json!({ "protocol": protocol, "address": address.to_string() }))

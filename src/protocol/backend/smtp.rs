@@ -92,6 +92,14 @@ impl Smtp {
         Self::Greeting(Box::new(plan))
     }
 
+    /// Starts with MAIL, on a connection that has had another mail.
+    pub(super) fn next_mail(envelope: Envelope, takes_chunks: bool, out: &mut Vec<u8>) -> Self {
+        let Envelope { mail, rcpt, .. } = envelope;
+        let (mail, rcpt) = (mail.unwrap_or_default(), rcpt.unwrap_or_default());
+        append_line(&mail, out);
+        Self::LoggingIn(LoggingIn { login: Login::Mail { mail, rcpt }, takes_chunks, offer: Offer::Named })
+    }
+
     pub(super) fn next(self, input: &mut Input, out: &mut Vec<u8>) -> Result<Flow, BackendError> {
         let flow = self.take_reply(input, out)?;
         if matches!(&flow, Flow::Outside(BackendStep::Ready { reply, .. }) if reply == AUTHENTICATED) {

@@ -21,10 +21,21 @@ pub(super) enum Asked {
     /// Bytes without a reply.
     Nothing,
     Command,
-    /// DATA, BDAT, or the end of a message.
+    /// RSET.
+    Reset,
+    /// DATA, or BDAT that is not the last one.
     Content,
+    /// The end of a message, or the last BDAT.
+    LastContent,
     /// QUIT.
     Goodbye,
+}
+
+impl Asked {
+    /// Tells whether the backend has no sender and no recipients afterwards.
+    pub(super) const fn ends_transaction(self) -> bool {
+        matches!(self, Self::Reset | Self::LastContent)
+    }
 }
 
 /// Whether the backend has announced the end of the session.
@@ -52,8 +63,8 @@ impl Ending {
     pub(super) const fn asked(&mut self, asked: Asked) {
         match asked {
             Asked::Nothing => return,
-            Asked::Command => {}
-            Asked::Content => self.before_content = Some(self.outstanding),
+            Asked::Command | Asked::Reset => {}
+            Asked::Content | Asked::LastContent => self.before_content = Some(self.outstanding),
             Asked::Goodbye => self.before_goodbye = Some(self.outstanding),
         }
         self.outstanding = self.outstanding.saturating_add(1);
@@ -80,6 +91,11 @@ impl Ending {
         self.before_goodbye = one_less(self.before_goodbye);
         self.before_content = one_less(self.before_content);
         true
+    }
+
+    /// Tells whether the backend has said that it closes, as an answer or on its own.
+    pub(super) const fn is_announced(&self) -> bool {
+        matches!(self.announced, Announced::InReply | Announced::Unasked)
     }
 
     /// Tells whether the session ends as it should: the backend has said goodbye, or owes only the reply to QUIT.

@@ -1,5 +1,4 @@
-//! Follows an SMTP session after its login, so that a client's XCLIENT or XFORWARD never reaches a backend that trusts
-//! us.
+//! Follows an SMTP session after its login, so that a client's XCLIENT or XFORWARD reaches no backend that trusts us.
 //!
 //! Command lines are passed whole, after their verb was checked. Messages and chunks are passed as they arrive. The
 //! backend decides what is a message, so nothing is passed after DATA or AUTH before their reply; for this, replies are
@@ -12,13 +11,26 @@
 //! servers disagree about, or after a reply that answers no command. Then all bytes are passed for the rest of the
 //! session, except that a line starting with a refused command ends the session. So does a line starting with BDAT: a
 //! chunk may end within a line, and a command could follow there that does not start a line.
+//!
+//! Where routes place every recipient ([`SmtpStart::is_routed`]), the caller may refuse each RCPT. The session leaves
+//! ([`SmtpState::Leaving`]) at the MAIL of the next transaction, which may belong to another backend, and at EHLO or
+//! HELO, which the proxy answers for all backends. In doubt, RCPT is a refused command.
+
+mod refused;
 
 use memchr::{memchr, memchr2};
 
+use crate::protocol::smtp::command::{self, Verb};
+use crate::protocol::smtp::{INVALID_ARGUMENT, INVALID_COMMAND};
+
 use super::ending::{Asked, CLOSING, Ending};
 use super::replies::{Replies, Reply};
-use super::text::{Extent, Place};
+use super::text::{Extent, Place, chunk_size};
 use super::{CloseReason, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
+use refused::{
+    AUTH, BDAT, CONTROL_CHARACTERS, NONE, RCPT, Refused, Resemblance, STARTTLS, TOO_LONG, XCLIENT, XFORWARD,
+    resemblance,
+};
 
 /// Follows both directions.
 #[derive(Debug)]
@@ -28,6 +40,8 @@ pub(super) struct SmtpFollower {
     ending: Ending,
     answer: Option<&'static [u8]>,
     start: SmtpStart,
+    /// The backend may have a sender and recipients for the next message.
+    is_open: bool,
 }
 
 /// How the client's bytes are read.
@@ -45,6 +59,8 @@ enum SmtpState {
     Chunk(u64),
     /// A command was refused. The answer waits until the backend has replied to the commands before it.
     Refusing(&'static [u8]),
+    /// The next command is not for the backend. The session leaves when the backend has replied to the commands before.
+    Leaving,
     /// `at_start`: at the start of a line.
     Doubt {
         at_start: bool,
@@ -84,6 +100,7 @@ impl SmtpFollower {
             ending: Ending::new(),
             answer: None,
             start,
+            is_open: true,
         }
     }
 
@@ -92,8 +109,24 @@ impl SmtpFollower {
     }
 
     pub(super) const fn may_go_on(&self) -> bool {
-        !matches!(self.state, SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_))
+        let waits = matches!(
+            self.state,
+            SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) | SmtpState::Leaving
+        );
+        !waits && self.answer.is_none()
+    }
+
+    /// Tells whether the next command is not for the backend, and the backend owes no reply.
+    pub(super) const fn may_leave(&self) -> bool {
+        matches!(self.state, SmtpState::Leaving)
+            && self.ending.outstanding() == 0
+            && self.replies.is_between()
             && self.answer.is_none()
+    }
+
+    /// Tells whether the backend may have a sender and recipients for the next message.
+    pub(super) const fn is_open(&self) -> bool {
+        self.is_open
     }
 
     pub(super) const fn is_between_replies(&self) -> bool {
@@ -110,17 +143,27 @@ impl SmtpFollower {
     }
 
     /// Decides about the client's bytes. Passes several commands and messages at once as long as they need no reply in
-    /// between.
-    pub(super) fn client(&mut self, bytes: &[u8]) -> Passage {
+    /// between. `refusal` gets RCPT lines and returns the answer for those that are refused.
+    pub(super) fn client(
+        &mut self,
+        bytes: &[u8],
+        mut refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>,
+    ) -> Passage {
         let mut passed = 0_usize;
         loop {
             let rest = bytes.get(passed..).unwrap_or_default();
-            let look = if rest.is_empty() { Look::Other(Passage::More) } else { self.look(rest) };
+            // A recipient is shown to the caller only once, so only as the first of the bytes.
+            if passed > 0 && self.start.is_routed && self.state == SmtpState::Commands {
+                return Passage::Pass(passed);
+            }
+            let look =
+                if rest.is_empty() { Look::Other(Passage::More) } else { self.look(rest, &mut refusal) };
             match look {
                 Look::Turn(state) => self.state = state,
                 Look::Pass { length, state, asked } => {
                     self.state = state;
                     self.ending.asked(asked);
+                    self.is_open &= !asked.ends_transaction();
                     passed = passed.saturating_add(length);
                 }
                 Look::Refuse { .. } | Look::Skip(_) | Look::Other(_) if passed > 0 => {
@@ -157,6 +200,10 @@ impl SmtpFollower {
         } else if reply.code != CLOSING {
             self.doubt();
         }
+        // The backend ends the session, and the client has been told.
+        if self.state == SmtpState::Leaving && self.ending.is_announced() {
+            self.state = SmtpState::Commands;
+        }
     }
 
     /// Continues if the last expected reply has arrived, with this code.
@@ -185,12 +232,14 @@ impl SmtpFollower {
         };
     }
 
-    fn look(&self, bytes: &[u8]) -> Look {
+    fn look(&self, bytes: &[u8], refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>) -> Look {
         let pass = |length, state| Look::Pass { length, state, asked: Asked::Nothing };
         match self.state {
             _ if !self.may_go_on() => Look::Other(Passage::Wait),
-            SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) => Look::Other(Passage::Wait),
-            SmtpState::Commands => self.look_at_command(bytes),
+            SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) | SmtpState::Leaving => {
+                Look::Other(Passage::Wait)
+            }
+            SmtpState::Commands => self.look_at_command(bytes, refusal),
             SmtpState::Overlong => look_at_overlong(bytes),
             SmtpState::Response => match whole_line(bytes) {
                 Ok(line) => Look::Pass { length: line.len(), state: SmtpState::Auth, asked: Asked::Command },
@@ -199,7 +248,7 @@ impl SmtpFollower {
             SmtpState::Message(place) => match place.read(bytes) {
                 Extent::All(place) => pass(bytes.len(), SmtpState::Message(place)),
                 Extent::End(length) => {
-                    Look::Pass { length, state: SmtpState::Commands, asked: Asked::Content }
+                    Look::Pass { length, state: SmtpState::Commands, asked: Asked::LastContent }
                 }
                 Extent::Doubt(0) => Look::Turn(SmtpState::Doubt { at_start: true }),
                 Extent::Doubt(length) => pass(length, SmtpState::Doubt { at_start: true }),
@@ -211,7 +260,7 @@ impl SmtpFollower {
                 pass(length, SmtpState::Chunk(left))
             }
             SmtpState::Lost => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
-            SmtpState::Doubt { at_start: true } => look_in_doubt(bytes, self.auth()),
+            SmtpState::Doubt { at_start: true } => look_in_doubt(bytes, [self.auth(), self.rcpt()]),
             SmtpState::Doubt { at_start: false } => {
                 let end = memchr2(b'\r', b'\n', bytes).map(|end| end.saturating_add(1));
                 pass(end.unwrap_or(bytes.len()), SmtpState::Doubt { at_start: end.is_some() })
@@ -219,7 +268,7 @@ impl SmtpFollower {
         }
     }
 
-    fn look_at_command(&self, bytes: &[u8]) -> Look {
+    fn look_at_command(&self, bytes: &[u8], refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>) -> Look {
         let line = match whole_line(bytes) {
             Ok(line) => line,
             Err(Passage::Close(CloseReason::TooLong)) => return look_at_overlong(bytes),
@@ -233,19 +282,59 @@ impl SmtpFollower {
         if let Resemblance::Is(answer) = resemblance(text, true, [XCLIENT, XFORWARD, STARTTLS, self.auth()]) {
             return Look::Refuse { length, answer };
         }
+        if self.start.is_routed
+            && let Some(look) = self.look_at_envelope(length, text, refusal)
+        {
+            return look;
+        }
         let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let (state, asked) = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
             b"DATA" => (SmtpState::Data, Asked::Content),
             b"AUTH" => (SmtpState::Auth, Asked::Command),
             b"QUIT" => (SmtpState::Commands, Asked::Goodbye),
             b"BDAT" => match chunk_size(words).filter(|_| self.takes_chunks()) {
-                Some(size) => (SmtpState::Chunk(size), Asked::Content),
+                Some((size, true)) => (SmtpState::Chunk(size), Asked::LastContent),
+                Some((size, false)) => (SmtpState::Chunk(size), Asked::Content),
                 // Some backends read the following bytes as commands.
                 None => return Look::Other(Passage::Close(CloseReason::RefusedLiteral)),
             },
+            b"RSET" if words.next().is_none() => (SmtpState::Commands, Asked::Reset),
             _ => (SmtpState::Commands, Asked::Command),
         };
         Look::Pass { length, state, asked }
+    }
+
+    /// Handles a command that concerns the envelope, where routes place its recipients. `None`: it is passed as without
+    /// routes.
+    fn look_at_envelope(
+        &self,
+        length: usize,
+        text: &[u8],
+        mut refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>,
+    ) -> Option<Look> {
+        // Backends may read more spellings than we do. A recipient that we cannot read is not passed.
+        let Some(line) = command::parse(text) else {
+            let is_recipient = matches!(resemblance(text, true, [RCPT]), Resemblance::Is(_));
+            return is_recipient.then_some(Look::Refuse { length, answer: INVALID_COMMAND });
+        };
+        let is_leaving = match line.verb {
+            Verb::Rcpt if line.arguments.is_empty() => {
+                return Some(Look::Refuse { length, answer: INVALID_ARGUMENT });
+            }
+            Verb::Rcpt => {
+                return Some(match refusal(line.raw) {
+                    Some(answer) => Look::Refuse { length, answer },
+                    None => Look::Pass { length, state: SmtpState::Commands, asked: Asked::Command },
+                });
+            }
+            Verb::Helo | Verb::Ehlo if line.arguments.len() != 1 => {
+                return Some(Look::Refuse { length, answer: INVALID_ARGUMENT });
+            }
+            Verb::Helo | Verb::Ehlo => true,
+            Verb::Mail => !self.is_open,
+            _ => false,
+        };
+        (is_leaving && !self.ending.is_announced()).then_some(Look::Turn(SmtpState::Leaving))
     }
 
     /// If the login used HELO, the reply to a later EHLO tells.
@@ -253,8 +342,13 @@ impl SmtpFollower {
         self.start.takes_chunks || self.replies.offers_chunking()
     }
 
-    const fn auth(&self) -> Verb {
+    const fn auth(&self) -> Refused {
         if self.start.is_logged_in { NONE } else { AUTH }
+    }
+
+    /// In doubt, a recipient cannot be refused in its place.
+    const fn rcpt(&self) -> Refused {
+        if self.start.is_routed { RCPT } else { NONE }
     }
 }
 
@@ -277,10 +371,10 @@ fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
 }
 
 /// Handles the start of a line that may be a command or text.
-fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
+fn look_in_doubt(bytes: &[u8], [auth, rcpt]: [Refused; 2]) -> Look {
     let end = memchr2(b'\r', b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, auth];
+    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, auth, rcpt];
     match (resemblance(line, end.is_some(), candidates), end) {
         (Resemblance::Is(_), _) => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
         (Resemblance::MayBecome, None) if bytes.len() >= MAX_COMMAND_LINE => {
@@ -295,95 +389,9 @@ fn look_in_doubt(bytes: &[u8], auth: Verb) -> Look {
     }
 }
 
-/// Whether the start of a line is a refused command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resemblance {
-    /// It is; this is the answer.
-    Is(&'static [u8]),
-    /// It may be, depending on the next letters.
-    MayBecome,
-    No,
-}
-
-/// Compares letters only, ignoring case. Backends may skip white space, quotes or NULs before or within a verb, but no
-/// letters. `is_whole`: the line has ended.
-fn resemblance<const N: usize>(line: &[u8], is_whole: bool, mut candidates: [Verb; N]) -> Resemblance {
-    let mut read = 0_usize;
-    let ended = |candidates: &[Verb; N], read: usize| {
-        let verb = candidates.iter().find(|verb| read > 0 && verb.letters.len() == read);
-        verb.map(|verb| Resemblance::Is(verb.answer))
-    };
-    for byte in line {
-        if !byte.is_ascii_alphabetic() {
-            match ended(&candidates, read) {
-                Some(is) => return is,
-                None => continue,
-            }
-        }
-        let mut is_open = false;
-        for verb in &mut candidates {
-            if verb.letters.get(read).is_some_and(|expected| expected.eq_ignore_ascii_case(byte)) {
-                is_open = true;
-                if !verb.is_word && verb.letters.len() == read.saturating_add(1) {
-                    return Resemblance::Is(verb.answer);
-                }
-            } else {
-                verb.letters = b"";
-            }
-        }
-        if !is_open {
-            return Resemblance::No;
-        }
-        read = read.saturating_add(1);
-    }
-    ended(&candidates, read).filter(|_| is_whole).unwrap_or(Resemblance::MayBecome)
-}
-
-/// Reads the arguments of BDAT: a size of digits only, small enough that all backends read the same number, and
-/// perhaps LAST. After anything else, backends disagree whether a chunk follows.
-fn chunk_size<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
-    let (word, last) = (arguments.next()?, arguments.next());
-    if last.is_some_and(|last| !last.eq_ignore_ascii_case(b"LAST")) || arguments.next().is_some() {
-        return None;
-    }
-    let digits = word.iter().all(u8::is_ascii_digit);
-    let size = std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()?;
-    (size <= MAX_CHUNK).then_some(size)
-}
-
 /// Replies that change how the client's bytes are read.
 const GO_AHEAD: u16 = 354;
 const CHALLENGE: u16 = 334;
-/// A backend with 32-bit sizes would read the rest of a larger chunk as commands.
-const MAX_CHUNK: u64 = i32::MAX as u64;
-
-/// A refused command.
-#[derive(Clone, Copy, Debug)]
-struct Verb {
-    letters: &'static [u8],
-    /// The verb must end here; text with further letters is not this command.
-    is_word: bool,
-    answer: &'static [u8],
-}
-
-impl Verb {
-    const fn new(letters: &'static [u8], answer: &'static [u8]) -> Self {
-        Self { letters, is_word: false, answer }
-    }
-}
-
-const XCLIENT: Verb = Verb::new(b"XCLIENT", b"503 5.5.1 XCLIENT is not for clients\r\n");
-const XFORWARD: Verb = Verb::new(b"XFORWARD", b"503 5.5.1 XFORWARD is not for clients\r\n");
-/// After STARTTLS, the stream could not be followed.
-const STARTTLS: Verb = Verb::new(b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n");
-/// Only as a whole word, because header lines may start with `Authentication-Results`.
-const AUTH: Verb =
-    Verb { letters: b"AUTH", is_word: true, answer: b"503 5.5.1 AUTH is not possible after RCPT\r\n" };
-/// Refused only in doubt, without an answer.
-const BDAT: Verb = Verb::new(b"BDAT", b"");
-const NONE: Verb = Verb::new(b"", b"");
-const CONTROL_CHARACTERS: &[u8] = b"500 5.5.2 Control characters in a command\r\n";
-const TOO_LONG: &[u8] = b"500 5.5.2 Line too long\r\n";
 
 #[cfg(test)]
 mod tests;

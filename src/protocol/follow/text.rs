@@ -1,4 +1,4 @@
-//! Finds the end of an SMTP message, and places where servers disagree about it.
+//! Finds the end of an SMTP message or chunk, and places where servers disagree about it.
 //!
 //! RFC 5321 section 4.1.1.4 allows only CRLF `.` CRLF. Some servers also accept a dot between bare LFs or CRs, or with
 //! NULs on its line: for example, Postfix with `smtpd_forbid_bare_newline = no`, the default before 3.9 ("SMTP
@@ -67,6 +67,21 @@ impl Place {
         Extent::All(self)
     }
 }
+
+/// Reads the arguments of BDAT: a size of digits only, small enough that all backends read the same number, and
+/// whether LAST follows. After anything else, backends disagree whether a chunk follows.
+pub(super) fn chunk_size<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<(u64, bool)> {
+    let (word, last) = (arguments.next()?, arguments.next());
+    if last.is_some_and(|last| !last.eq_ignore_ascii_case(b"LAST")) || arguments.next().is_some() {
+        return None;
+    }
+    let digits = word.iter().all(u8::is_ascii_digit);
+    let size = std::str::from_utf8(word).ok().filter(|_| digits)?.parse().ok()?;
+    (size <= MAX_CHUNK).then_some((size, last.is_some()))
+}
+
+/// A backend with 32-bit sizes would read the rest of a larger chunk as commands.
+const MAX_CHUNK: u64 = i32::MAX as u64;
 
 #[cfg(test)]
 mod tests {

@@ -65,6 +65,11 @@ impl Core {
         Self { config, secured: true, client_id: ClientId::default(), searched: 0, ..self }
     }
 
+    /// Returns the state after mail was accepted: what it took to get there does not count against the next mail.
+    pub(crate) fn renewed(self) -> Self {
+        Self { errors: 0, commands: 0, ..self }
+    }
+
     /// Tells whether logins are refused because TLS is required and missing.
     pub(crate) fn lacks_tls(&self) -> bool {
         !self.secured && self.config.start_tls == StartTlsOffer::Required

@@ -83,6 +83,10 @@ pub const CANCELLED: RefusalText = RefusalText { code: "501 5.7.0", text: "Authe
 pub const UNAVAILABLE_RECIPIENT: RefusalText =
     RefusalText { code: "451 4.4.3", text: "Temporary routing failure, try again later" };
 
+/// SMTP: the refusal of a recipient whose backend is not that of the message (RFC 5321 section 4.5.3.1.10).
+pub const OTHER_DESTINATION: RefusalText =
+    RefusalText { code: "452 4.5.3", text: "recipient of another destination; send it separately" };
+
 /// SMTP: the refusal of a recipient without a backend.
 pub const UNKNOWN_RECIPIENT: RefusalText = RefusalText { code: "554 5.7.1", text: "Relay access denied" };
 

@@ -169,7 +169,16 @@ impl PendingLogin {
         self.resume()
     }
 
-    /// Appends nginx's internal-error line. Close the session after it.
+    /// SMTP: returns the frontend for the next mail of a client whose first recipient was accepted. Its HELO or EHLO is
+    /// kept, and the counts of commands and errors start again. `None` for IMAP and POP3.
+    #[must_use]
+    pub fn next_mail(self) -> Option<Frontend> {
+        let Waiting::Smtp { envelope } = self.waiting else { return None };
+        let envelope = Envelope { hello: envelope.hello, mail: None, rcpt: None };
+        Some(Smtp::resume(self.core.renewed(), envelope).into())
+    }
+
+    /// Appends the protocol's internal-error line. Close the session after it.
     pub fn internal_error(self, out: &mut Vec<u8>) {
         out.extend_from_slice(internal_error(self.protocol()));
     }

@@ -152,3 +152,24 @@ fn a_tls_handshake_on_a_connection_in_clear_ends_the_session_at_once() {
         assert!(matches!(under_tls, Step::Read(_)), "{protocol:?}: {under_tls:?}");
     }
 }
+
+#[test]
+fn the_next_mail_needs_no_ehlo_and_the_counts_start_again() {
+    let mechanisms = vec![Mechanism::None];
+    let config = FrontendConfig { mechanisms, max_commands: 3, ..config(Protocol::Smtp) };
+    let (mut frontend, mut input) = (Frontend::new(Arc::new(config), false), Input::new(BUFFER));
+    input.append(b"EHLO client.test\r\n").unwrap();
+    for recipient in ["a@one.test", "b@two.test", "c@one.test"] {
+        input.append(format!("MAIL FROM:<>\r\nRCPT TO:<{recipient}>\r\n").as_bytes()).unwrap();
+        let step = frontend.receive(&mut input, &mut Vec::new());
+        let Step::Login(Attempt { pending, .. }) = step else { panic!("{step:?}") };
+        let envelope = pending.envelope();
+        assert_eq!(envelope.recipient(), recipient.as_bytes());
+        assert_eq!(envelope.hello.as_ref().unwrap().name, b"client.test");
+        frontend = pending.next_mail().unwrap();
+    }
+    // The recipients need another MAIL.
+    input.append(b"RCPT TO:<d@one.test>\r\n").unwrap();
+    let mut out = Vec::new();
+    assert!(matches!(frontend.receive(&mut input, &mut out), Step::Read(_)) && out.starts_with(b"503 "));
+}

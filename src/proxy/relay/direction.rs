@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use zeroize::Zeroizing;
 
 use crate::net::Stream;
 use crate::protocol::CloseReason;
@@ -21,8 +22,10 @@ pub(super) struct Direction {
     pending: Option<Pending>,
     /// Something was written that may not be sent yet.
     is_unflushed: bool,
-    /// Bytes read from the source or inserted by [`Direction::say`].
+    /// Bytes of the source that the gate has passed or dropped, and those inserted by [`Direction::say`].
     pub(super) bytes: u64,
+    /// Changes whenever something is read or inserted.
+    pub(super) moves: u64,
     counter: IntCounter,
 }
 
@@ -88,8 +91,8 @@ impl Direction {
     /// Creates a direction that starts with the bytes `first`. The gate is not asked about the first `passed` of them.
     pub(super) fn new(first: &[u8], passed: usize, counter: IntCounter) -> Self {
         let mut direction =
-            Self { phase: Phase::Open, pending: None, is_unflushed: false, bytes: 0, counter };
-        direction.count(first.len());
+            Self { phase: Phase::Open, pending: None, is_unflushed: false, bytes: 0, moves: 0, counter };
+        direction.count(passed);
         direction.keep(first, Cursor { written: 0, passed }, Obstacle::Sink);
         direction
     }
@@ -97,6 +100,16 @@ impl Direction {
     /// Tells whether all bytes are written.
     pub(super) const fn is_clear(&self) -> bool {
         self.pending.is_none()
+    }
+
+    /// Tells whether all bytes are written and sent.
+    pub(super) const fn is_flushed(&self) -> bool {
+        self.is_clear() && !self.is_unflushed
+    }
+
+    /// Takes the bytes that are not written.
+    pub(super) fn into_rest(self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.pending.map(|pending| pending.rest().to_vec()).unwrap_or_default())
     }
 
     /// Tells whether the source has ended.
@@ -122,6 +135,7 @@ impl Direction {
     /// Inserts `text` after the source's bytes. The caller makes sure that everything before is written
     /// ([`Self::is_clear`]).
     pub(super) fn say(&mut self, text: &'static [u8]) {
+        self.moves = self.moves.wrapping_add(1);
         self.count(text.len());
         self.keep(text, Cursor { written: 0, passed: text.len() }, Obstacle::Sink);
     }
@@ -196,7 +210,7 @@ impl Direction {
             self.phase = Phase::Ended;
             return Poll::Ready(Ok(()));
         }
-        self.count(count);
+        self.moves = self.moves.wrapping_add(1);
         let (cursor, obstacle) = self.write(chunk, Cursor::default(), to, gate, cx)?;
         if let Some(obstacle) = obstacle {
             self.keep(chunk, cursor, obstacle);
@@ -228,7 +242,7 @@ impl Direction {
             match read {
                 None => return Ok(()),
                 Some(0) => self.phase = Phase::Ended,
-                Some(count) => self.count(count),
+                Some(_) => self.moves = self.moves.wrapping_add(1),
             }
         }
         Ok(())
@@ -276,8 +290,12 @@ impl Direction {
                 break None;
             }
             match gate(rest) {
-                Passage::Pass(count) => passed = passed.saturating_add(count),
+                Passage::Pass(count) => {
+                    self.count(count);
+                    passed = passed.saturating_add(count);
+                }
                 Passage::Drop(count) => {
+                    self.count(count);
                     passed = passed.saturating_add(count);
                     written = passed;
                 }

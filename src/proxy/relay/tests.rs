@@ -17,7 +17,7 @@ use crate::proxy::live::Order;
 struct Ends {
     client: UnixStream,
     backend: UnixStream,
-    relay: JoinHandle<(Relayed, End)>,
+    relay: JoinHandle<(Relayed, Finish)>,
     drained: CancellationToken,
     live: Arc<Live>,
 }
@@ -58,6 +58,13 @@ fn relay_of(
     Ends { client, backend, relay, drained, live }
 }
 
+async fn ended(relay: JoinHandle<(Relayed, Finish)>) -> (Relayed, End) {
+    match relay.await.unwrap() {
+        (relayed, Finish::Ended(end)) => (relayed, end),
+        (_, Finish::Left) => panic!("the session left the relay"),
+    }
+}
+
 async fn read_all(mut stream: UnixStream) -> Vec<u8> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
@@ -87,7 +94,7 @@ async fn passes_a_half_close_on_and_still_delivers_the_answer() {
     ends.backend.write_all(b"221 Bye\r\n").await.unwrap();
     drop(ends.backend);
     assert_eq!(read_all(ends.client).await, b"221 Bye\r\n");
-    let (relayed, end) = ends.relay.await.unwrap();
+    let (relayed, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Done), "{end}");
     assert_eq!((relayed.to_backend, relayed.to_client), (6, 9));
 }
@@ -136,7 +143,7 @@ async fn ends_only_when_neither_side_sends_within_the_idle_timeout() {
         tokio::time::advance(Duration::from_secs(20)).await;
     }
     assert!(!ends.relay.is_finished());
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Idle), "{end}");
 }
 
@@ -145,7 +152,7 @@ async fn bounds_the_time_of_a_session_of_which_one_side_has_ended() {
     let mut ends = relay(b"", b"", HOUR);
     let started = Instant::now();
     ends.client.shutdown().await.unwrap();
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Idle), "{end}");
     assert!((HALF_CLOSED..HALF_CLOSED * 2).contains(&started.elapsed()));
 }
@@ -158,7 +165,7 @@ async fn the_end_of_the_client_is_the_end_of_the_session_where_nothing_is_waited
     ends.client.shutdown().await.unwrap();
     assert_eq!(read_all(ends.client).await, b"* 1 EXISTS\r\n");
     assert_eq!(read_all(ends.backend).await, b"QUIT\r\n");
-    let (relayed, end) = ends.relay.await.unwrap();
+    let (relayed, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Done), "{end}");
     assert_eq!((relayed.to_backend, relayed.to_client), (6, 12));
 }
@@ -172,7 +179,7 @@ async fn all_data_of_a_closed_backend_is_relayed() {
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(read_all(client).await.len(), expected);
     saying.await.unwrap();
-    let (_, end) = relay.await.unwrap();
+    let (_, end) = ended(relay).await;
     assert!(matches!(end, End::Done), "{end}");
 }
 
@@ -192,11 +199,11 @@ async fn a_session_that_is_told_to_end_says_goodbye_and_shows_what_it_has_relaye
         ends.client.read_exact(&mut [0; 6]).await.unwrap();
         ends.client.write_all(b"b NOOP\r\n").await.unwrap();
         ends.backend.read_exact(&mut [0; 8]).await.unwrap();
-        assert_eq!(ends.live.relayed(), Relayed { to_backend: 8, to_client: 6 });
+        assert_eq!(ends.live.relayed(), Relayed { to_backend: 8, to_client: 6, recipients_refused: 0 });
         assert!(ends.live.end(order));
         assert!(!ends.live.end(Order::Kick), "it was told before");
         assert_eq!(read_all(ends.client).await, b"* BYE later\r\n");
-        let (_, end) = ends.relay.await.unwrap();
+        let (_, end) = ended(ends.relay).await;
         assert_eq!((matches!(end, End::Kicked), end.fault()), (kicked, Fault::None), "{end}");
     }
 }
@@ -239,7 +246,7 @@ async fn judged(protocol: Protocol, sent: &[u8], replied: &[u8], silent: Duratio
         }
     }
     ends.backend.shutdown().await.unwrap();
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     (end.fault(), end.outcome())
 }
 
@@ -295,7 +302,7 @@ async fn a_client_that_closes_within_a_message_is_at_fault() {
         let mut sent = Vec::new();
         ends.backend.read_to_end(&mut sent).await.unwrap();
         drop(ends.backend);
-        let (_, end) = ends.relay.await.unwrap();
+        let (_, end) = ended(ends.relay).await;
         assert_eq!((end.fault(), end.outcome()), (Fault::Client, Outcome::ClientGone));
     }
 }
@@ -374,7 +381,7 @@ async fn a_client_that_ends_while_its_bytes_wait_for_a_reply_has_the_time_of_a_h
     let mut ends = waiting_for_a_reply(HALF_CLOSED).await;
     let started = Instant::now();
     ends.client.shutdown().await.unwrap();
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Idle), "{end}");
     assert!((HALF_CLOSED..HALF_CLOSED * 2).contains(&started.elapsed()));
 }
@@ -392,7 +399,7 @@ async fn a_client_that_ends_while_its_bytes_wait_for_a_reply_still_sends_them_an
     ends.backend.write_all(b"250 queued\r\n221 bye\r\n").await.unwrap();
     drop(ends.backend);
     assert_eq!(read_all(ends.client).await, b"354 go\r\n250 queued\r\n221 bye\r\n");
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Done), "{end}");
 }
 
@@ -401,7 +408,7 @@ async fn the_end_of_a_client_whose_bytes_wait_ends_the_session_where_nothing_is_
     let mut ends = waiting_for_a_reply(Duration::ZERO).await;
     let started = Instant::now();
     ends.client.shutdown().await.unwrap();
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Done), "{end}");
     assert!(started.elapsed() < HALF_CLOSED);
 }
@@ -431,7 +438,7 @@ async fn a_client_that_resets_while_its_bytes_wait_ends_the_session() {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     let started = Instant::now();
     drop(client);
-    let (_, end) = relay.await.unwrap();
+    let (_, end) = ended(relay).await;
     assert!(matches!(end, End::Relay { side: "client", .. }), "{end}");
     assert!(started.elapsed() < HOUR);
 }
@@ -443,9 +450,47 @@ async fn a_session_ends_at_xclient_behind_an_end_of_a_message_that_servers_read_
     ends.backend.read_exact(&mut [0; 6]).await.unwrap();
     ends.backend.write_all(b"354 go\r\n").await.unwrap();
     assert_eq!(read_all(ends.backend).await, b"Subject: x\n.\n");
-    let (_, end) = ends.relay.await.unwrap();
+    let (_, end) = ended(ends.relay).await;
     assert!(matches!(end, End::Rule(CloseReason::DoubtfulCommand)), "{end}");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HALF_CLOSED: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_session_leaves_between_two_transactions_with_both_connections_and_all_unread_bytes() {
+    let (mut client, ours) = UnixStream::pair().unwrap();
+    let (mut backend, theirs) = UnixStream::pair().unwrap();
+    let side = |socket, received: &[u8]| Side {
+        stream: Stream::Plain(Socket::Unix(socket)),
+        received: received.to_vec().into(),
+        relayed: IntCounter::new("test", "test").unwrap(),
+    };
+    let mut relay = Relay::new(
+        side(ours, b"RSET\r\nMAIL FROM:<a@b>\r\nRCPT"),
+        side(theirs, b"250 rcpt ok\r\n"),
+        Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
+        Follower::new(Protocol::Smtp, SmtpStart { is_routed: true, ..SmtpStart::default() }),
+    );
+    let relay = tokio::spawn(async move {
+        let live = Live::new(std::time::Instant::now());
+        let (relayed, finish) = relay.run((&CancellationToken::new(), &live), |_| Vec::new()).await;
+        assert!(matches!(finish, Finish::Left), "{finish:?}");
+        (relayed, relay.into_left())
+    });
+    backend.read_exact(&mut [0; 6]).await.unwrap();
+    client.write_all(b" TO:<c@d>\r\n").await.unwrap();
+    backend.write_all(b"250 reset\r\n").await.unwrap();
+    let mut heard = [0; 24];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"250 rcpt ok\r\n250 reset\r\n");
+    let (relayed, Left { client: ours, unread, backend: theirs, is_in_transaction }) = relay.await.unwrap();
+    assert_eq!((relayed.to_backend, relayed.to_client, is_in_transaction), (6, 24, false));
+    client.shutdown().await.unwrap();
+    let mut rest = unread.to_vec();
+    let mut ours = ours;
+    ours.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    drop(theirs);
+    assert_eq!(read_all(backend).await, b"", "nothing but RSET was passed");
+}

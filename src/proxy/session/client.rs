@@ -17,6 +17,7 @@ use crate::tls::ClientCertificate;
 
 use super::goodbye::Goodbye;
 use super::proxied::{Ends, FirstBytes};
+use super::transactions::KeptBackend;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
@@ -55,6 +56,8 @@ pub(super) struct Session {
     pub(super) serving: Arc<Serving>,
     /// Counts the session while it lasts.
     pub(super) counted: Counted,
+    /// Mail without a login: the connection of the last transaction.
+    pub(super) kept: Option<Box<KeptBackend>>,
     /// The end of `timeouts.client`.
     pub(super) deadline: Deadline,
     /// The end of the listener's drain.
@@ -192,6 +195,7 @@ impl Session {
             secured: None,
             serving,
             counted,
+            kept: None,
             deadline,
             goodbye,
         }
@@ -284,6 +288,8 @@ impl Session {
         let protocol = self.protocol();
         let text = match end {
             End::Drained => Some(DRAIN_TEXT),
+            End::Kicked => Some(KICK_TEXT),
+            End::Held => Some(HOLD_TEXT),
             // RFC 1939 section 3: an autologout closes without a response. nginx never sends one (quirk Q-26).
             End::ClientTimeout if protocol != Protocol::Pop3 && self.served.listener.timeouts.announce => {
                 Some("Autologout; idle for too long")
@@ -319,6 +325,12 @@ impl Session {
 
 /// The closing message at the end of a drain.
 pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";
+
+/// The closing message of a session that an operator has ended.
+pub(super) const KICK_TEXT: &str = "Session ended by the administrator";
+
+/// The closing message of a session whose route is held.
+pub(super) const HOLD_TEXT: &str = "Mailbox is being moved, please reconnect";
 
 /// Time limit for a message to a client that is closed at once.
 const UNAWAITED_MESSAGE_TIME: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use crate::proxy::route::Route;
 /// A connection on which the backend's state machine runs.
 pub(super) struct Dialogue<'a> {
     route: &'a Route,
-    address: &'a BackendAddress,
+    pub(super) address: &'a BackendAddress,
     pub(super) connection: Connection,
     /// Bytes that the state machine wants to send.
     pub(super) out: Vec<u8>,

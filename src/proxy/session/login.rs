@@ -37,7 +37,7 @@ impl Session {
                     (self, frontend) = Box::pin(self.upgrade(agreed, record)).await?;
                 }
                 Ok(Progress::Accepted(accepted)) => return Ok((self, accepted)),
-                Err(end) => return Err(Box::pin(self.end_with_message(end)).await),
+                Err(end) => return Err(Box::pin(self.end(end)).await),
             }
         }
     }
@@ -66,7 +66,9 @@ impl Session {
     }
 
     /// Does STARTTLS. Bytes received in cleartext are refused, and only the proof of this allows the handshake.
-    async fn upgrade(self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
+    async fn upgrade(mut self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
+        // The backend was told of a client without TLS.
+        self.end_kept();
         let Self { connection, context, ends, host, serving, counted, mut deadline, mut goodbye, .. } = self;
         let SocketTls::StartTls(acceptor) = &serving.tls else {
             return Err(End::Internal("STARTTLS on a socket without it"));
@@ -112,6 +114,7 @@ impl Session {
             secured,
             serving,
             counted,
+            kept: None,
             deadline,
             goodbye,
         };

@@ -17,7 +17,8 @@ use super::client::Session;
 use super::upstream::{Authorised, Place};
 use crate::proxy::end::End;
 use crate::proxy::record::SessionUser;
-use crate::proxy::upstreams::ServedRoutes;
+use crate::proxy::serving::ServedListener;
+use crate::proxy::upstreams::{OwnBackend, ServedRoutes};
 
 /// Where a login goes.
 #[derive(Debug)]
@@ -43,25 +44,9 @@ impl Session {
     /// does not tell.
     fn routed(&mut self, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
         let served = self.served.routes.load();
-        if let Some(routes) = &served.routes
-            && let Some(named) = named(&routes.rules)
-        {
-            let routing = routes.find(&named);
-            if let Routing::Route(position, _) = routing {
-                self.route = served.metrics(position, &self.context.routes, self.protocol());
-            }
-            if let Some(routed) = of_routes(&served, routes, routing) {
-                return routed;
-            }
-        }
-        match &self.served.listener.backend {
-            Some(backend) => {
-                let (backend, upstream) = (Arc::clone(backend), Arc::clone(&self.served.upstream));
-                let reach = self.served.current.load().reach.clone();
-                Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes: served })
-            }
-            None => Routed::Nowhere,
-        }
+        let (routed, position) = place(&self.served, &served, named);
+        self.route = position.and_then(|at| served.metrics(at, &self.context.routes, self.protocol()));
+        routed
     }
 
     /// Waits until the route of a login is not held any more. A login that is still held after the route's time stays
@@ -178,6 +163,42 @@ impl Session {
         };
         Ok(Authorised { place, login, has_clients_password, user })
     }
+}
+
+/// Returns where a user goes. `named` returns the user, unless it is not known.
+pub(super) fn routed(listener: &ServedListener, named: impl FnOnce(&UserRules) -> Option<Named>) -> Routed {
+    place(listener, &listener.routes.load(), named).0
+}
+
+/// Returns where a user goes, and the position of the route.
+fn place(
+    listener: &ServedListener,
+    served: &Arc<ServedRoutes>,
+    named: impl FnOnce(&UserRules) -> Option<Named>,
+) -> (Routed, Option<usize>) {
+    let mut position = None;
+    if let Some(routes) = &served.routes
+        && let Some(named) = named(&routes.rules)
+    {
+        let routing = routes.find(&named);
+        if let Routing::Route(at, _) = routing {
+            position = Some(at);
+        }
+        if let Some(routed) = of_routes(served, routes, routing) {
+            return (routed, position);
+        }
+    }
+    let own = match &served.routes {
+        // The backend as it is now: mail sessions place users for hours.
+        Some(_) => served.own.clone(),
+        None => listener.listener.backend.as_ref().map(|backend| OwnBackend {
+            backend: Arc::clone(backend),
+            upstream: Arc::clone(&listener.upstream),
+        }),
+    };
+    let Some(OwnBackend { backend, upstream }) = own else { return (Routed::Nowhere, position) };
+    let (reach, routes) = (listener.current.load().reach.clone(), Arc::clone(served));
+    (Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }), position)
 }
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.

@@ -6,7 +6,7 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use crate::model::{self, Reach, SessionId};
+use crate::model::{self, Destination, Reach, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header::{self, Details};
@@ -17,6 +17,7 @@ use crate::secret::Secret;
 
 use super::client::Session;
 use super::dialogue::{CONNECT_FIELD, Dialogue};
+use super::transactions::{Again, PlacedMail, is_routed_mail};
 use crate::proxy::balance::{Balancer, Placement};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
@@ -56,6 +57,12 @@ impl Place {
     fn endpoint(&self, address: &BackendAddress) -> Arc<EndpointMetrics> {
         self.upstream.endpoints.of(Some(address).filter(|_| !self.is_named_by_service))
     }
+
+    /// Returns the backend and how to connect to it.
+    pub(super) fn destination(&self) -> Destination {
+        let (backend, upstream) = (Arc::clone(&self.backend), Arc::clone(&self.upstream.settings));
+        Destination { backend, upstream, reach: self.reach.clone() }
+    }
 }
 
 /// A backend that has accepted the login.
@@ -73,6 +80,8 @@ pub(super) struct Accepting {
     pub(super) placement: Placement,
     /// [`Place::routes`].
     pub(super) routes: Arc<ServedRoutes>,
+    /// Set for mail without a login that routes have placed.
+    pub(super) mail: Option<Box<PlacedMail>>,
 }
 
 /// The backend's decision about a login.
@@ -113,6 +122,13 @@ impl Session {
         let started = StdInstant::now();
         let route = self.route(&authorised.place, record.id);
         let order = self.order(&authorised);
+        let mut pending = pending;
+        if self.kept.is_some() {
+            match Box::pin(self.send_again(&authorised, &order, pending, record)).await? {
+                Again::Accepted(accepted) => return Ok(LoginReply::Accepted(accepted)),
+                Again::Anew(same) => pending = same,
+            }
+        }
         let balancer = Arc::clone(&self.context.balancer);
         let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
         let mut connected = self.while_deciding(connecting).await?;
@@ -131,6 +147,7 @@ impl Session {
         let has_clients_password = authorised.has_clients_password;
         let endpoint = authorised.place.endpoint(&connected.address);
         let routes = Arc::clone(&authorised.place.routes);
+        let mail = is_routed_mail(&authorised).then(|| authorised.place.destination());
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
         let dialogue = Dialogue::new(
@@ -142,7 +159,7 @@ impl Session {
             has_clients_password,
         );
         let reply =
-            self.converse(dialogue, Backend::new(plan), pending, (connected.placement, routes)).await?;
+            self.converse(dialogue, Backend::new(plan), pending, (connected.placement, routes, mail)).await?;
         endpoint.count(match &reply {
             LoginReply::Accepted(_) | LoginReply::Refused(..) => endpoints::Connection::Answered,
             LoginReply::Failed(..) => endpoints::Connection::Failed,
@@ -186,7 +203,7 @@ impl Session {
     }
 
     /// Returns the endpoints in the order of the load balancing, without failing ones unless all fail.
-    fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
+    pub(super) fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
         let Place { backend, upstream, .. } = &authorised.place;
         let policy = upstream.settings.load_balancing;
         let mut order = self.context.balancer.order(backend, policy, &authorised.user);
@@ -197,7 +214,7 @@ impl Session {
     }
 
     /// Collects what is needed to connect.
-    fn route(&self, place: &Place, id: SessionId) -> Route {
+    pub(super) fn route(&self, place: &Place, id: SessionId) -> Route {
         let header = place.upstream.settings.proxy_protocol.map(|version| {
             let mut header = Vec::new();
             let ends = match (self.ends.client, self.destination()) {
@@ -221,7 +238,7 @@ impl Session {
         mut dialogue: Dialogue<'_>,
         backend: Backend,
         pending: PendingLogin,
-        (placement, routes): (Placement, Arc<ServedRoutes>),
+        (placement, routes, mail): (Placement, Arc<ServedRoutes>, Option<Destination>),
     ) -> Result<LoginReply, End> {
         let mut backend = backend;
         let mut pending = pending;
@@ -255,8 +272,10 @@ impl Session {
                     backend = exchange.answer(&answer, &mut dialogue.connection.input, &mut dialogue.out);
                 }
                 BackendStep::Ready { reply, takes_chunks, refused } => {
-                    let backend = dialogue.connection;
-                    let accepted = Accepting { backend, reply, takes_chunks, refused, placement, routes };
+                    let (backend, endpoint) = (dialogue.connection, dialogue.address.clone());
+                    let mail = mail.and_then(|to| PlacedMail::new(to, endpoint, pending));
+                    let accepted =
+                        Accepting { backend, reply, takes_chunks, refused, placement, routes, mail };
                     return Ok(LoginReply::Accepted(accepted));
                 }
                 BackendStep::Refused(refusal) => {

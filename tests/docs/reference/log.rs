@@ -138,10 +138,17 @@ fn is_placeholder(message: &str) -> bool {
 }
 
 /// The meaning of the fields.
-const FIELDS: [(&str, &str); 36] = [
+const FIELDS: [(&str, &str); 39] = [
     ("address", "the address that Mailgress listens on or connects to"),
     ("attempt", "the number of the login in its connection, from 1"),
-    ("backend", "the address of the session's backend; empty if the session did not connect to one"),
+    (
+        "backend",
+        "the address of the session's backend, or of its last one; empty if the session did not connect to one",
+    ),
+    (
+        "backends",
+        "how many connections to backends the session had, because routes placed its mail; omitted if there was only one",
+    ),
     ("bound", "the addresses that were bound"),
     ("client", "the client's address, or the source in a trusted PROXY header; `unix:` for UNIX sockets"),
     ("delay", "`--drain-delay`"),
@@ -170,6 +177,10 @@ const FIELDS: [(&str, &str); 36] = [
     ("protocol", "`smtp`, `imap`, `pop3`"),
     ("reason", "why a login was refused; see above"),
     (
+        "recipients_refused",
+        "recipients of mail without a login that Mailgress refused because of a route, after the first one of each transaction; omitted if 0",
+    ),
+    (
         "refused",
         "the number of bytes that the client sent between STARTTLS and the handshake, and that were discarded",
     ),
@@ -184,6 +195,10 @@ const FIELDS: [(&str, &str); 36] = [
     ("tls_version", "`TLSv1.2`, `TLSv1.3`, or empty"),
     ("to_backend", "bytes relayed from the client to the backend after the login"),
     ("to_client", "bytes relayed from the backend to the client after the login"),
+    (
+        "transactions",
+        "how many transactions of mail without a login were placed by routes; omitted if there was only one",
+    ),
     ("workers", "the number of worker threads"),
     ("zone", "the zone's name"),
 ];

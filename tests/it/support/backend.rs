@@ -79,6 +79,39 @@ impl Backend {
         })
     }
 
+    /// SMTP that accepts mail for everybody, and passes each line to `heard`. MAIL after this number of messages on one
+    /// connection ends it.
+    pub fn smtp_receiving(name: &str, messages: usize, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        let name: Arc<str> = name.into();
+        Self::new(move |session| {
+            let (mut left, mut is_text) = (messages, false);
+            session.say("220 scripted ESMTP")?;
+            while let Some(line) = session.line()? {
+                heard(&line);
+                if is_text {
+                    if line == "." {
+                        is_text = false;
+                        session.say(&format!("250 2.0.0 queued by {name}"))?;
+                    }
+                    continue;
+                }
+                match line.split(' ').next().unwrap_or_default() {
+                    "EHLO" => session.say("250-scripted\r\n250 XCLIENT ADDR")?,
+                    "XCLIENT" => session.say("220 scripted ESMTP")?,
+                    "MAIL" if left == 0 => return session.say("421 4.7.0 too many messages"),
+                    "RCPT" => session.say(&format!("250 2.1.5 {name}"))?,
+                    "DATA" => {
+                        (left, is_text) = (left.saturating_sub(1), true);
+                        session.say("354 go")?;
+                    }
+                    "QUIT" => return session.say("221 2.0.0 bye"),
+                    _ => session.say("250 2.0.0 OK")?,
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// SMTP with STARTTLS, and without AUTH before TLS.
     pub fn smtp_hiding_auth() -> Self {
         Self::new(move |session| {

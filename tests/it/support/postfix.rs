@@ -78,7 +78,7 @@ impl Postfix {
         loopback(self.ports.submission_proxied)
     }
 
-    /// Accepts mail for example.test from everybody, like port 25.
+    /// Accepts mail for example.test and two domains below it from everybody, like port 25.
     pub fn mx(&self) -> SocketAddr {
         loopback(self.ports.mx)
     }
@@ -170,7 +170,7 @@ alias_maps =
 alias_database =
 local_recipient_maps =
 
-virtual_mailbox_domains = example.test
+virtual_mailbox_domains = example.test one.example.test two.example.test
 virtual_mailbox_maps = static:ok
 virtual_transport = lmtp:inet:@LMTP@
 default_transport = error:nothing leaves this machine

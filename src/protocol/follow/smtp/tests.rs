@@ -14,6 +14,7 @@ struct Server {
     /// The last line of a message ended with CRLF.
     behind_crlf: bool,
     verbs: Vec<String>,
+    recipients: Vec<String>,
     messages: Vec<Vec<u8>>,
 }
 
@@ -23,13 +24,16 @@ struct Rules {
     takes_bare_lf: bool,
     takes_chunks: bool,
     is_logged_in: bool,
+    /// Routes place the recipients; those with `other` belong to another backend.
+    is_routed: bool,
     /// DATA is accepted only every n-th time.
     accepts_data: usize,
 }
 
 impl Rules {
     const fn start(self) -> SmtpStart {
-        SmtpStart { takes_chunks: self.takes_chunks, is_logged_in: self.is_logged_in }
+        let Self { takes_chunks, is_logged_in, is_routed, .. } = self;
+        SmtpStart { takes_chunks, is_logged_in, is_routed }
     }
 }
 
@@ -43,8 +47,9 @@ enum Mode {
 
 impl Server {
     fn new(rules: Rules) -> Self {
-        let (verbs, messages) = (Vec::new(), Vec::new());
-        Self { rules, mode: Mode::Command, input: Vec::new(), behind_crlf: true, verbs, messages }
+        let (verbs, recipients, messages) = (Vec::new(), Vec::new(), Vec::new());
+        let input = Vec::new();
+        Self { rules, mode: Mode::Command, input, behind_crlf: true, verbs, recipients, messages }
     }
 
     /// Takes bytes and appends replies.
@@ -79,6 +84,9 @@ impl Server {
         let mut words = line.split_whitespace();
         let verb = words.next().unwrap_or_default().to_owned();
         self.verbs.push(verb.clone());
+        if line.replace(|letter: char| !letter.is_ascii_alphabetic(), "").starts_with("RCPT") {
+            self.recipients.push(line.clone());
+        }
         match verb.as_str() {
             "DATA" if self.verbs.len().is_multiple_of(self.rules.accepts_data) => {
                 (self.mode, self.behind_crlf) = (Mode::Message, true);
@@ -129,6 +137,13 @@ struct Session {
     replies: Vec<u8>,
     heard: Vec<u8>,
     closed: Option<CloseReason>,
+    /// The session left the follower; `held` is what it takes along.
+    has_left: bool,
+}
+
+/// The answer for a recipient of another backend.
+fn refusal(line: &[u8]) -> Option<&'static [u8]> {
+    String::from_utf8_lossy(line).contains("other").then_some(b"452 other\r\n")
 }
 
 impl Session {
@@ -140,6 +155,7 @@ impl Session {
             replies: b"250 first recipient\r\n".to_vec(),
             heard: Vec::new(),
             closed: None,
+            has_left: false,
         };
         session.deliver(usize::MAX);
         session
@@ -164,10 +180,11 @@ impl Session {
             if let Some(answer) = self.follower.take_answer() {
                 self.heard.extend_from_slice(answer);
             }
-            if self.held.is_empty() || self.closed.is_some() {
+            self.has_left |= self.follower.may_leave();
+            if self.held.is_empty() || self.closed.is_some() || self.has_left {
                 return;
             }
-            match self.follower.client(&self.held) {
+            match self.follower.client(&self.held, refusal) {
                 Passage::Pass(count) => {
                     let passed: Vec<u8> = self.held.drain(..count).collect();
                     let replies = self.server.take(&passed);
@@ -177,6 +194,7 @@ impl Session {
                 Passage::More => return,
                 Passage::Wait => {
                     assert!(!self.follower.may_go_on());
+                    self.has_left |= self.follower.may_leave();
                     return;
                 }
                 Passage::Close(reason) => self.closed = Some(reason),
@@ -302,9 +320,9 @@ fn behind_a_doubtful_end_of_a_message_no_chunk_hides_a_command() {
 fn a_reply_that_nothing_asked_for_within_a_chunk_ends_the_session() {
     let mut follower = SmtpFollower::new(STRICT.start());
     follower.backend(b"250 ok\r\n");
-    assert_eq!(follower.client(b"BDAT 9\r\nabcd"), Passage::Pass(12));
+    assert_eq!(follower.client(b"BDAT 9\r\nabcd", |_| None), Passage::Pass(12));
     follower.backend(b"250 chunk\r\n250 what\r\n");
-    assert_eq!(follower.client(b"efgh"), Passage::Close(CloseReason::DoubtfulCommand));
+    assert_eq!(follower.client(b"efgh", |_| None), Passage::Close(CloseReason::DoubtfulCommand));
 }
 
 #[test]
@@ -378,6 +396,119 @@ fn is_between_replies_only_behind_a_whole_one() {
     }
 }
 
+fn routed(bytes: &[u8]) -> Session {
+    Session::new(ROUTED).talk(bytes, &[usize::MAX])
+}
+
+#[test]
+fn a_recipient_of_another_backend_is_answered_in_its_place_and_not_passed() {
+    let session = routed(
+        b"RCPT TO:<a@own>\r\nRCPT TO:<b@other>\r\nNOOP\r\nRCPT TO:<c@other>\r\n\
+          DATA\r\nRCPT TO:<d@other>\r\n.\r\n",
+    );
+    assert_eq!(session.server.verbs, ["RCPT", "NOOP", "DATA"]);
+    assert_eq!(session.server.messages, [b"RCPT TO:<d@other>\r\n".to_vec()]);
+    let heard = "250 first recipient\r\n250\r\n452 other\r\n250\r\n452 other\r\n354 go\r\n250 queued\r\n";
+    assert_eq!(session.heard(), heard);
+}
+
+#[test]
+fn no_disguise_of_a_recipient_is_passed() {
+    for line in [
+        &b" RCPT TO:<b@other>\r\n"[..],
+        b"\"RCPT\" TO:<b@other>\r\n",
+        b"RCPT\tTO:<b@other>\r\n",
+        b"R\\CPT TO:<b@other>\n",
+        b"rcptTO:<b@other>\r\n",
+        b"RCPT\r\n",
+        b"NOOP\rRCPT TO:<b@other>\r\n",
+        b"RCPT TO:<b@other> a a a a a a a a a a a\r\n",
+    ] {
+        let session = routed(line);
+        assert!(session.server.verbs.is_empty(), "{}: {:?}", line.escape_ascii(), session.server.verbs);
+        assert!(session.heard().contains("\r\n50"), "{}", session.heard());
+    }
+    // Without routes, all of them are the backend's.
+    assert_eq!(talk(b" RCPT TO:<b@other>\r\nRCPT TO:<b@other>\r\n").server.recipients.len(), 2);
+}
+
+/// The size of a chunk decides what is a command.
+#[test]
+fn a_session_leaves_at_the_next_transaction_with_everything_that_follows() {
+    let next = "MAIL FROM:<a@b>\r\nRCPT TO:<b@other>\r\nDATA\r\n";
+    for (transaction, replies) in [
+        ("DATA\r\nMAIL FROM:<x>\r\nEHLO a\r\n..\r\n.\r\n", "354 go\r\n250 queued\r\n"),
+        ("BDAT 6\r\nMAIL\r\nBDAT 7 last\r\nEHLO a\n", "250 chunk\r\n250 chunk\r\n"),
+        ("BDAT 0 LAST\r\n", "250 chunk\r\n"),
+        ("RSET\r\nNOOP\r\n", "250\r\n250\r\n"),
+    ] {
+        let stream = [transaction, next].concat();
+        for size in (1..=stream.len()).chain([usize::MAX]) {
+            let session = Session::new(ROUTED).talk(stream.as_bytes(), &[size]);
+            assert!(
+                session.has_left && session.closed.is_none(),
+                "{transaction}: {:?}",
+                session.server.verbs
+            );
+            assert_eq!(session.held, next.as_bytes(), "{transaction}");
+            assert_eq!(session.heard(), format!("250 first recipient\r\n{replies}"));
+            assert!(!session.follower.is_in_transaction());
+        }
+        assert!(!talk([transaction, next].concat().as_bytes()).has_left, "without routes");
+    }
+}
+
+#[test]
+fn a_session_stays_while_the_backend_has_a_transaction() {
+    for open in ["NOOP\r\n", "BDAT 3\r\nabc", "RSET now\r\n", "RCPT TO:<a@own>\r\n"] {
+        let session = routed([open, "MAIL FROM:<a@b>\r\n"].concat().as_bytes());
+        assert!(!session.has_left && session.held.is_empty(), "{open}");
+        assert_eq!(session.server.verbs.last().unwrap(), "MAIL", "the backend answers");
+    }
+    let refused = Session::new(Rules { accepts_data: usize::MAX, ..ROUTED });
+    let refused = refused.talk(b"DATA\r\nMAIL FROM:<a@b>\r\n", &[usize::MAX]);
+    assert_eq!(refused.server.verbs, ["DATA", "MAIL"]);
+}
+
+#[test]
+fn ehlo_and_helo_are_not_for_the_backend() {
+    for hello in ["EHLO a\r\n", "helo a\n"] {
+        let session = routed(format!("NOOP\r\n{hello}MAIL FROM:<a@b>\r\n").as_bytes());
+        assert!(session.has_left && session.follower.is_in_transaction());
+        assert_eq!(session.held, format!("{hello}MAIL FROM:<a@b>\r\n").as_bytes());
+    }
+    assert!(routed(b"EHLO\r\n").heard().ends_with("501 5.5.4 Invalid argument\r\n"));
+}
+
+#[test]
+fn a_session_leaves_only_when_the_backend_owes_nothing() {
+    let mut session = Session::new(ROUTED);
+    session.send(b"RSET\r\nNOOP\r\nMAIL FROM:<a@b>\r\n");
+    for _ in 0..session.replies.len() {
+        assert!(!session.has_left && !session.follower.may_go_on());
+        session.deliver(1);
+    }
+    assert!(session.has_left);
+    // A backend that has said that it closes keeps the session.
+    let mut closing = Session::new(ROUTED);
+    closing.send(b"RSET\r\nMAIL FROM:<a@b>\r\n");
+    closing.replies = b"421 bye\r\n".to_vec();
+    closing.deliver(usize::MAX);
+    assert!(!closing.has_left && closing.server.verbs == ["RSET", "MAIL"]);
+}
+
+#[test]
+fn behind_a_doubtful_end_of_a_message_a_recipient_ends_the_session() {
+    for end in [&b"a\n.\n"[..], b"hi\n.\r\n", b"hi\r\n.\rx\r\n.\r\n"] {
+        for size in [usize::MAX, 1] {
+            let stream = [b"DATA\r\n", end, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@other>\r\n"].concat();
+            let session = Session::new(Rules { takes_bare_lf: true, ..ROUTED }).talk(&stream, &[size]);
+            assert_eq!(session.closed, Some(CloseReason::DoubtfulCommand), "{}", end.escape_ascii());
+            assert!(session.server.recipients.is_empty(), "{:?}", session.server.recipients);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
@@ -386,10 +517,10 @@ proptest! {
         pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24),
         sizes in prop::collection::vec(1_usize..30, 1..30),
         delays in prop::collection::vec(0_usize..20, 1..30),
-        rules in (any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4),
+        rules in rules(),
     ) {
-        let (takes_bare_lf, takes_chunks, is_logged_in, accepts_data) = rules;
-        let mut session = Session::new(Rules { takes_bare_lf, takes_chunks, is_logged_in, accepts_data });
+        let Rules { is_logged_in, is_routed, .. } = rules;
+        let mut session = Session::new(rules);
         let stream = pieces.concat();
         let (mut rest, mut sizes, mut delays) = (stream.as_slice(), sizes.iter().cycle(), delays.iter().cycle());
         while !rest.is_empty() {
@@ -406,17 +537,19 @@ proptest! {
         };
         let ran = session.server.verbs.iter().find(never);
         prop_assert!(ran.is_none(), "{:?}", session.server.verbs);
-        prop_assert!(session.closed.is_some() || session.follower.may_go_on(), "it waits for ever");
+        let others = session.server.recipients.iter().filter(|line| line.contains("OTHER")).count();
+        prop_assert!(!is_routed || others == 0, "{:?}", session.server.recipients);
+        prop_assert!(is_routed || !session.has_left);
+        let goes_on = session.closed.is_some() || session.has_left || session.follower.may_go_on();
+        prop_assert!(goes_on, "it waits for ever");
     }
 
     #[test]
     fn any_chunking_of_a_session_is_followed_alike(
         pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24),
         sizes in prop::collection::vec(1_usize..9, 1..30),
-        rules in (any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4),
+        rules in rules(),
     ) {
-        let (takes_bare_lf, takes_chunks, is_logged_in, accepts_data) = rules;
-        let rules = Rules { takes_bare_lf, takes_chunks, is_logged_in, accepts_data };
         let stream = pieces.concat();
         let whole = Session::new(rules).talk(&stream, &[usize::MAX]);
         let chunked = Session::new(rules).talk(&stream, &sizes);
@@ -424,15 +557,35 @@ proptest! {
         prop_assert_eq!(&whole.server.messages, &chunked.server.messages);
         prop_assert_eq!(whole.heard(), chunked.heard());
         prop_assert_eq!(whole.closed, chunked.closed);
+        prop_assert_eq!(whole.has_left, chunked.has_left);
+        prop_assert!(!whole.has_left || whole.held == chunked.held);
     }
 }
 
-const STRICT: Rules = Rules { takes_bare_lf: false, takes_chunks: true, is_logged_in: true, accepts_data: 1 };
+fn rules() -> impl Strategy<Value = Rules> {
+    let rules = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4);
+    rules.prop_map(|(takes_bare_lf, takes_chunks, is_logged_in, is_routed, accepts_data)| Rules {
+        takes_bare_lf,
+        takes_chunks,
+        is_logged_in,
+        is_routed,
+        accepts_data,
+    })
+}
+
+const STRICT: Rules =
+    Rules { takes_bare_lf: false, takes_chunks: true, is_logged_in: true, is_routed: false, accepts_data: 1 };
+
+const ROUTED: Rules = Rules { is_logged_in: false, is_routed: true, ..STRICT };
 
 const PIECES: &[&[u8]] = &[
     b"NOOP\r\n",
     b"RSET\n",
     b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n",
+    b"RCPT TO:<c@other>\r\n",
+    b" rcpt TO:<c@other>\n",
+    b"BDAT 5\r\nabcdeRCPT TO:<c@other>\r\n",
+    b"mail from:<>\n",
     b"DATA\r\n",
     b" data\n",
     b"text\r\n",

@@ -1,0 +1,307 @@
+//! Mail without a login where routes place its recipients: each transaction goes to the backend of its first recipient.
+//!
+//! While a transaction is relayed, [`Recipients`] places its other recipients, and refuses those of another backend. At
+//! the next transaction the session leaves the relay and becomes a [`Session`] again, which reads MAIL and RCPT as at
+//! its beginning. Meanwhile it keeps the connection to the backend ([`KeptBackend`]). If the new first recipient
+//! belongs to the same backend, the connection is used again; otherwise it is ended with QUIT.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::model::{Destination, LoadBalancing};
+use crate::net::BackendAddress;
+use crate::protocol::backend::{self, BackendLogin};
+use crate::protocol::login::recipient_of;
+use crate::protocol::{
+    Backend, BackendStep, Envelope, Frontend, Hello, LoginRequest, PendingLogin, Protocol,
+};
+
+use super::client::{Counted, Secured, Session};
+use super::dialogue::Dialogue;
+use super::goodbye::Goodbye;
+use super::proxied::Ends;
+use super::routing::{Routed, routed};
+use super::upstream::{Accepting, Authorised, Place};
+use crate::proxy::balance::Placement;
+use crate::proxy::connection::Connection;
+use crate::proxy::context::WorkerContext;
+use crate::proxy::deadline::Deadline;
+use crate::proxy::end::End;
+use crate::proxy::record::Record;
+use crate::proxy::refused_recipients::RecipientRefusal;
+use crate::proxy::relay::{JudgesRecipients, Left};
+use crate::proxy::serving::{ServedListener, Serving};
+
+/// Places the recipients of a transaction after the first one.
+#[derive(Debug)]
+struct Recipients {
+    served: Arc<ServedListener>,
+    /// Where the first recipient went.
+    destination: Destination,
+    refused: u32,
+}
+
+impl JudgesRecipients for Recipients {
+    fn refusal(&mut self, line: &[u8]) -> Option<&'static [u8]> {
+        let refusal = match routed(&self.served, |rules| Some(rules.of_recipient(recipient_of(line)))) {
+            Routed::To(place) if is_same(&place.destination(), &self.destination) => return None,
+            Routed::To(_) => RecipientRefusal::OtherDestination,
+            Routed::Undecided(_) => RecipientRefusal::Undecided,
+            Routed::Held(..) => RecipientRefusal::Held,
+            Routed::Nowhere => RecipientRefusal::Unknown,
+        };
+        self.refused = self.refused.saturating_add(1);
+        self.served.metrics.recipient_refused(refusal);
+        Some(refusal.reply())
+    }
+
+    fn refused(&self) -> u32 {
+        self.refused
+    }
+}
+
+/// Tells whether recipients of both destinations can share a connection. The endpoints may change during a transaction.
+fn is_same(one: &Destination, other: &Destination) -> bool {
+    let Destination { backend, upstream, reach } = one;
+    backend.reference == other.backend.reference && *upstream == other.upstream && *reach == other.reach
+}
+
+/// Mail without a login that routes have placed.
+#[derive(Debug)]
+pub(super) struct PlacedMail {
+    pub(super) destination: Destination,
+    /// What the session is connected to.
+    endpoint: BackendAddress,
+    /// What the backend knows as the client's HELO or EHLO.
+    hello: Option<Hello>,
+    /// For the next transaction.
+    frontend: Frontend,
+}
+
+impl PlacedMail {
+    /// `None` if the session did not start with SMTP.
+    pub(super) fn new(
+        destination: Destination,
+        endpoint: BackendAddress,
+        pending: PendingLogin,
+    ) -> Option<Box<Self>> {
+        let hello = pending.envelope().hello.clone();
+        Some(Box::new(Self { destination, endpoint, hello, frontend: pending.next_mail()? }))
+    }
+}
+
+/// What a session needs after the relay, without the parts that the relay uses.
+#[derive(Debug)]
+pub(super) struct Parked {
+    mail: Box<PlacedMail>,
+    takes_chunks: bool,
+    context: Arc<WorkerContext>,
+    ends: Ends,
+    host: Box<str>,
+    is_source_recorded: bool,
+    secured: Option<Secured>,
+    serving: Arc<Serving>,
+}
+
+/// A session that enters the relay.
+#[derive(Debug)]
+pub(super) struct Entering {
+    pub(super) connection: Connection,
+    pub(super) served: Arc<ServedListener>,
+    pub(super) counted: Counted,
+    /// Present if the session may leave the relay again.
+    pub(super) parked: Option<Box<Parked>>,
+}
+
+impl Session {
+    /// Takes the session apart for the relay.
+    pub(super) fn enter(self, mail: Option<Box<PlacedMail>>, takes_chunks: bool) -> Entering {
+        let Self { connection, served, counted, context, ends, host, is_source_recorded, .. } = self;
+        let (secured, serving) = (self.secured, self.serving);
+        let parked = mail.map(|mail| {
+            let parked =
+                Parked { mail, takes_chunks, context, ends, host, is_source_recorded, secured, serving };
+            Box::new(parked)
+        });
+        Entering { connection, served, counted, parked }
+    }
+}
+
+impl Parked {
+    /// Returns what places the further recipients of the transaction.
+    pub(super) fn recipients(&self, served: &Arc<ServedListener>) -> Box<dyn JudgesRecipients> {
+        let destination = self.mail.destination.clone();
+        Box::new(Recipients { served: Arc::clone(served), destination, refused: 0 })
+    }
+
+    /// Returns the session that has left the relay, with the frontend for its next commands.
+    pub(super) fn resume(
+        self,
+        left: Left,
+        served: Arc<ServedListener>,
+        (placement, counted): (Placement, Counted),
+    ) -> (Session, Frontend) {
+        let Self { mail, takes_chunks, context, ends, host, is_source_recorded, secured, serving } = self;
+        let Left { client, unread, backend, is_in_transaction } = left;
+        let PlacedMail { destination, endpoint, hello, frontend } = *mail;
+        let connection = Connection::to_backend(backend);
+        let kept = KeptBackend {
+            connection,
+            endpoint,
+            destination,
+            hello,
+            takes_chunks,
+            is_in_transaction,
+            placement,
+        };
+        let session = Session {
+            connection: Connection::resumed(client, unread, served.listener.limits.client_buffer),
+            deadline: Deadline::new(Instant::now() + served.listener.timeouts.client),
+            goodbye: Goodbye::new(&served.goodbye),
+            served,
+            context,
+            ends,
+            host,
+            attempted: None,
+            route: None,
+            first_bytes: None,
+            is_source_recorded,
+            secured,
+            serving,
+            counted,
+            kept: Some(Box::new(kept)),
+        };
+        (session, frontend)
+    }
+}
+
+/// The connection to the backend of the last transaction.
+#[derive(Debug)]
+pub(super) struct KeptBackend {
+    connection: Connection,
+    endpoint: BackendAddress,
+    destination: Destination,
+    hello: Option<Hello>,
+    takes_chunks: bool,
+    is_in_transaction: bool,
+    placement: Placement,
+}
+
+impl KeptBackend {
+    /// Tells whether the connection is what a new one would be.
+    fn fits(&self, authorised: &Authorised, order: &[BackendAddress], envelope: &Envelope) -> bool {
+        let place = &authorised.place;
+        let is_endpoint = match place.upstream.settings.load_balancing {
+            LoadBalancing::UserHash => order.first() == Some(&self.endpoint),
+            LoadBalancing::RoundRobin | LoadBalancing::LeastSessions => order.contains(&self.endpoint),
+        };
+        is_endpoint
+            && is_routed_mail(authorised)
+            && !self.is_in_transaction
+            && self.hello == envelope.hello
+            && is_same(&place.destination(), &self.destination)
+    }
+
+    /// Ends the connection with QUIT, without delay for the client. Only as many as `lingering` permits wait for the
+    /// reply.
+    fn end(self, context: &Arc<WorkerContext>) {
+        let context = Arc::clone(context);
+        tokio::spawn(async move {
+            let Self { mut connection, placement, .. } = self;
+            let place = context.lingering.try_acquire();
+            let patience = if place.is_ok() { QUIT_TIME } else { Duration::ZERO };
+            let _ = timeout(patience, async {
+                connection.send(&mut b"QUIT\r\n".to_vec()).await?;
+                while connection.fill().await? > 0 {
+                    let heard = connection.input.len();
+                    connection.input.consume(heard);
+                }
+                std::io::Result::Ok(())
+            })
+            .await;
+            drop((connection, placement));
+        });
+    }
+}
+
+/// The result of [`Session::send_again`].
+pub(super) enum Again {
+    Accepted(Accepting),
+    /// The mail needs a new connection.
+    Anew(PendingLogin),
+}
+
+impl Session {
+    /// Sends the envelope on the connection of the last transaction, if it fits. If the backend does not accept MAIL there
+    /// or closes the connection, a new connection decides: the backend may limit the messages of a connection.
+    pub(super) async fn send_again(
+        &mut self,
+        authorised: &Authorised,
+        order: &[BackendAddress],
+        pending: PendingLogin,
+        record: &Record,
+    ) -> Result<Again, End> {
+        let Some(kept) = self.kept.take() else { return Ok(Again::Anew(pending)) };
+        if !kept.fits(authorised, order, pending.envelope()) {
+            kept.end(&self.context);
+            return Ok(Again::Anew(pending));
+        }
+        let KeptBackend { connection, endpoint, takes_chunks, placement, .. } = *kept;
+        let route = self.route(&authorised.place, record.id);
+        let patience = self.served.listener.timeouts.connect;
+        let limits = (Instant::now() + patience, patience);
+        let mut dialogue = Dialogue::new(&route, &endpoint, connection, limits, false, false);
+        let mut machine = Backend::next_mail(pending.envelope().clone(), takes_chunks, &mut dialogue.out);
+        loop {
+            if self.while_deciding(dialogue.exchange()).await?.is_err() {
+                return Ok(Again::Anew(pending));
+            }
+            match machine.receive(&mut dialogue.connection.input, &mut dialogue.out) {
+                BackendStep::Read(same) => machine = same,
+                BackendStep::Ready { reply, takes_chunks, refused }
+                    if !backend::is_closing(Protocol::Smtp, &reply) =>
+                {
+                    let backend = dialogue.connection;
+                    let (destination, routes) =
+                        (authorised.place.destination(), Arc::clone(&authorised.place.routes));
+                    let mail = PlacedMail::new(destination, endpoint, pending);
+                    return Ok(Again::Accepted(Accepting {
+                        backend,
+                        reply,
+                        takes_chunks,
+                        refused,
+                        placement,
+                        routes,
+                        mail,
+                    }));
+                }
+                _ => return Ok(Again::Anew(pending)),
+            }
+        }
+    }
+
+    /// Ends both connections.
+    pub(super) async fn end(mut self, end: End) -> End {
+        self.end_kept();
+        self.end_with_message(end).await
+    }
+
+    /// Ends the connection to the backend of the last transaction.
+    pub(super) fn end_kept(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            kept.end(&self.context);
+        }
+    }
+}
+
+/// Tells whether routes, and not the auth service, have placed mail without a login.
+pub(super) fn is_routed_mail(authorised: &Authorised) -> bool {
+    let Place { is_named_by_service, routes, .. } = &authorised.place;
+    let is_mail = matches!(authorised.login, BackendLogin::Request(LoginRequest::Anonymous));
+    is_mail && !is_named_by_service && routes.routes.is_some()
+}
+
+/// How long a backend may take to reply to QUIT.
+const QUIT_TIME: Duration = Duration::from_secs(5);
