@@ -145,7 +145,7 @@ fn duration(seconds: u64) -> String {
 
 const AFTER_HELP: &str = "\
 Shows the sessions of one replica: those that are logged in, and those that send mail without a login. In a cluster, run it \
-in the pod: kubectl exec POD -- /mailgress sessions. Its ID is also in a session's log line.
+in the pod: kubectl exec POD -- /mailgress sessions. The ID of a session is also in its log line.
 
 Exit status: 0 the instance has answered, 1 no instance answers, 2 usage error.";
 
