@@ -43,7 +43,7 @@ pub(crate) struct Listed {
     session: Arc<RelayedSession>,
 }
 
-/// What a session shows of itself while it is relayed, and how it is told to end. Only its own task writes the numbers.
+/// The visible state of a relayed session, and the channel to end it. Only its own task writes the numbers.
 #[derive(Debug)]
 pub(crate) struct Live {
     began: Instant,
