@@ -260,7 +260,7 @@ fn a_file_that_grows_without_bound_costs_neither_memory_nor_sessions() {
     let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(300_000));
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100_000));
     for (text, bound) in [
-        (merges, "stand for more than 20000 values"),
+        (merges, "expand to more than 20000 values"),
         (wide, "commas and opening brackets"),
         (long, "bytes of text"),
         ("{a: ".repeat(50_000), "nested more than 64 deep"),
