@@ -112,7 +112,7 @@ fn values_that_do_not_go_together_are_refused_with_what_to_do() {
         ),
         ("autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=null", "no metric to scale by"),
         ("proxyProtocol.provider=aws", "it needs proxyProtocol.trustedPeers"),
-        ("service.ports=null", "service.ports: a Service must have a port"),
+        ("service.ports=null", "service.ports: a new Service needs at least one port"),
         ("service.ports[0].port=9090", "service.ports: 9090 is the admin port"),
         ("podDisruptionBudget.minAvailable=1", "minAvailable and maxUnavailable exclude each other"),
         ("serviceAccount.create=false", "serviceAccount.name: say which one"),

@@ -220,7 +220,7 @@ fn settings_that_are_misplaced_or_missing_are_refused_with_a_sentence() {
                 &["spec.upstream.healthCheck", "timeout is above interval"],
             ),
             (check(json!({ "timeout": "20s" })), &["above its interval (default 10s)"]),
-            (settings(&json!({ "limits": limits })), &["never reached"]),
+            (settings(&json!({ "limits": limits })), &["must not be larger than maxConnections"]),
             (mail_server(&no_backend), &["no authentication is configured for a listener; write auth.http"]),
             (mail_server(&passthrough(no_backend)), &["auth.passthrough needs a backend to log in to"]),
             (attached(&json!({ "auth": { "passthrough": {} } })), &["needs a backend to log in to"]),

@@ -158,7 +158,7 @@ fn a_server_that_says_nothing_or_speaks_something_else_is_told() {
         &["no handshake within 200ms"],
     );
     let other = files.probe(servers().postfix.submission(), "imap", &[]);
-    fails(&other, &["this is SMTP (or FTP), and not IMAP"]);
+    fails(&other, &["this is SMTP (or FTP), not IMAP"]);
     let plain = files.probe(servers().dovecot.imap(), "imap", &["--tls", "implicit"]);
     fails(&plain, &["--tls StartTLS"]);
     drop(silent);
