@@ -208,9 +208,9 @@ async fn serve(
     tokio::select! {
         () = signals.wait() => {}
         // Each of these tasks lasts as long as the process. If one ends early, the process ends.
-        done = &mut source => return early(done.context("the source of objects ended in an error of ours")?),
-        done = &mut serving => return early(done.context("the admin server ended in an error of ours")?),
-        done = &mut data_plane => return early(done.context("the data plane ended in an error of ours")),
+        done = &mut source => return early(done.context("the source of objects failed because of a bug in Mailgress")?),
+        done = &mut serving => return early(done.context("the admin server failed because of a bug in Mailgress")?),
+        done = &mut data_plane => return early(done.context("the data plane failed because of a bug in Mailgress")),
     }
     readiness.drain();
     info!(delay = ?options.drain_delay, "draining: /readyz fails; closing the listeners after the delay");
@@ -222,13 +222,13 @@ async fn serve(
     });
     tokio::time::sleep(options.drain_delay).await;
     draining.cancel();
-    data_plane.await.context("the data plane ended in an error of ours")?;
+    data_plane.await.context("the data plane failed because of a bug in Mailgress")?;
     ready.abort();
     ended.cancel();
     // All sessions have ended. Do not wait longer for tasks that read a file or answer a probe.
     let rest = async { tokio::try_join!(source, serving) };
     if let Ok(done) = timeout(LAST_WAIT, rest).await {
-        let (source, serving) = done.context("a control task ended in an error of ours")?;
+        let (source, serving) = done.context("a control task failed because of a bug in Mailgress")?;
         source?;
         serving?;
     }
@@ -252,7 +252,7 @@ async fn wait_for_start(mut start: watch::Receiver<Start>, guard: ReadinessGuard
 /// Returns the error for a task that ended too early.
 fn early<E: Into<anyhow::Error>>(done: Result<(), E>) -> anyhow::Result<()> {
     done.map_err(Into::into)?;
-    anyhow::bail!("a part of the process ended without a reason; this is an error of ours")
+    anyhow::bail!("a task of the process ended without a reason; please report this bug")
 }
 
 /// Time limit for the control tasks to end, after all sessions have ended.

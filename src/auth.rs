@@ -14,7 +14,7 @@ use crate::secret::Secret;
 
 pub use http::{AuthClient, Quota};
 
-/// What an auth service is told about a login.
+/// The data of a login that an auth service receives.
 #[derive(Clone, Copy, Debug)]
 pub struct AuthRequest<'a> {
     /// The session.
@@ -138,7 +138,7 @@ pub enum AuthError {
         cause: http::ReplyError,
     },
     /// The service answered `WAIT` too often or for too long.
-    #[error("auth service {service} did not decide: it answered WAIT {times} times")]
+    #[error("auth service {service} gave no decision: it answered WAIT {times} times")]
     Undecided {
         /// [`crate::model::HttpAuth::reference`].
         service: String,

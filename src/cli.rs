@@ -41,9 +41,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve MailServer and MailListener objects.
+    /// Serve MailServer, MailListener and MailRoute objects.
     Run(Box<run::Run>),
-    /// Print the CustomResourceDefinitions of MailServer and MailListener as YAML.
+    /// Print the CustomResourceDefinitions as YAML.
     Crds(crds::Crds),
     /// Check manifests offline, as the API server and the controller do. Exit status 1 if there is an error.
     Check(check::Check),

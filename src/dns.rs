@@ -130,7 +130,7 @@ pub enum DnsError {
     NotAllowed(#[from] NotAllowed),
     /// This process itself listens on the address.
     #[error(
-        "this Mailgress listens on {0} itself, so logins would come back to it without end; name the address of the backend"
+        "this Mailgress listens on {0} itself, so it would connect to itself; set the address of the backend"
     )]
     OwnListener(String),
     /// The `resolver` block or this host's resolv.conf cannot be used.

@@ -130,8 +130,8 @@ impl Prober<'_> {
     async fn secure(&mut self, talk: Talk) -> Result<Talk, Stop> {
         let (protocol, bound) = (self.request.protocol, self.request.timeout);
         let Some(clear) = talk.into_clear() else {
-            let problem = "it sent more behind its answer to STARTTLS, before the handshake";
-            return self.stop(Step::Tls, problem.to_owned(), "somebody may be in between");
+            let problem = "the server sent data in clear text after its reply to STARTTLS";
+            return self.stop(Step::Tls, problem.to_owned(), "the connection may be intercepted");
         };
         let name = match &self.request.target {
             BackendAddress::Ip(address) => ServerNameSource::Ip(address.ip()),
@@ -196,12 +196,14 @@ impl Prober<'_> {
             ReplyKind::Foreign => {
                 let wanted = self.request.protocol.name().to_ascii_uppercase();
                 let problem = match spoken_instead(&answer.lines) {
-                    Some(other) => format!("this is {other}, and not {wanted}: {first}"),
+                    Some(other) => format!("this is {other}, not {wanted}: {first}"),
                     None => format!("this is not {wanted}: {first}"),
                 };
                 self.stop(Step::Greeting, problem, FOREIGN)
             }
-            ReplyKind::No | ReplyKind::GoOn => self.stop(Step::Greeting, first, "it wants nobody just now"),
+            ReplyKind::No | ReplyKind::GoOn => {
+                self.stop(Step::Greeting, first, "the server accepts no connections at the moment")
+            }
         }
     }
 
@@ -214,7 +216,7 @@ impl Prober<'_> {
         let words = &offers.words;
         let (place, when) = match self.report.tls {
             Some(_) => (&mut self.report.capabilities.tls, "over TLS"),
-            None => (&mut self.report.capabilities.clear, "in clear"),
+            None => (&mut self.report.capabilities.clear, "without TLS"),
         };
         *place = Some(words.clone());
         let separator = if self.request.protocol == Protocol::Imap { " " } else { ", " };
@@ -238,19 +240,21 @@ impl Prober<'_> {
             TlsStart::IfOffered if !offers.start_tls() => {
                 self.report.warn(
                     Step::Tls,
-                    "no STARTTLS is offered: everything travels in clear".to_owned(),
+                    "the server does not offer STARTTLS: passwords and mail are not encrypted".to_owned(),
                     "",
                 );
                 return Ok(false);
             }
             TlsStart::StartTls if !offers.start_tls() => {
-                return self.stop(Step::Tls, "no STARTTLS is offered".to_owned(), NO_CERTIFICATE);
+                return self.stop(Step::Tls, "the server does not offer STARTTLS".to_owned(), NO_CERTIFICATE);
             }
             TlsStart::IfOffered | TlsStart::StartTls => {}
         }
         match talk.ask(Question::StartTls).await {
             Ok(answer) if answer.kind == ReplyKind::Yes => Ok(true),
-            Ok(answer) => self.stop(Step::Tls, format!("STARTTLS is refused: {}", answer.decisive()), ""),
+            Ok(answer) => {
+                self.stop(Step::Tls, format!("the server refused STARTTLS: {}", answer.decisive()), "")
+            }
             Err(silence) => self.stop(Step::Tls, silence.to_string(), ""),
         }
     }
@@ -259,7 +263,7 @@ impl Prober<'_> {
         if !self.trusted {
             let (problem, remedy) = match self.report.tls {
                 Some(_) => ("not tried: the certificate is not accepted", UNVERIFIED),
-                None => ("not tried: the password would travel in clear", IN_CLEAR),
+                None => ("not tried: the password would be sent in clear text", IN_CLEAR),
             };
             self.report.fail(Step::Login, problem.to_owned(), remedy);
             return Ok(());
@@ -313,28 +317,27 @@ fn explain(error: ObserveError, closed: &'static str) -> (String, &'static str) 
         HandshakeFailure::Closed(_) => closed,
         _ => "",
     };
-    (format!("it {failure}"), remedy)
+    (format!("the server {failure}"), remedy)
 }
 
 /// Addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-const REFUSED: &str = "nothing listens there, or a firewall says no; `mailgress status` shows what is served";
-const DROPPED: &str = "a firewall or a NetworkPolicy may drop it";
+const REFUSED: &str = "nothing listens on this port, or a firewall rejects the connection; `mailgress status` lists the listeners";
+const DROPPED: &str = "a firewall or a NetworkPolicy may drop the packets";
 const NAMELESS: &str = "correct the name, or the name servers of this host";
-const SILENT: &str = "a server with TLS from the first byte waits for us: --tls Implicit; one behind a PROXY header, too: --proxy-protocol";
-const CLOSED: &str = "a listener that wants a PROXY header does so: --proxy-protocol; its log says why";
+const SILENT: &str = "the server may expect TLS from the first byte (use --tls Implicit) or a PROXY header (use --proxy-protocol)";
+const CLOSED: &str = "the listener may require a PROXY header (use --proxy-protocol); its log has the reason";
 const UNTRUSTED_HEADER: &str =
-    "our address may not be among its proxyProtocol.trustedPeers; its log says why";
-const FOREIGN: &str = "choose with --protocol, or correct the port";
-const PLAIN: &str = "it may not speak TLS from the first byte: --tls StartTLS";
-const OTHER_NAME: &str = "no listener there has this name: --server-name";
-const NO_CERTIFICATE: &str =
-    "give the listener a certificate (tls.certificateRefs), or ask with --tls Disabled";
-const UNVERIFIED: &str = "name its issuer with --ca, or say --no-verify";
-const IN_CLEAR: &str = "use TLS, or say --tls Disabled where that is meant";
+    "the listener's proxyProtocol.trustedPeers may not contain this address; its log has the reason";
+const FOREIGN: &str = "set --protocol, or correct the port";
+const PLAIN: &str = "the port may not use TLS from the first byte; use --tls StartTLS";
+const OTHER_NAME: &str = "no listener on this port has this host name; set --server-name";
+const NO_CERTIFICATE: &str = "configure a certificate (tls.certificateRefs), or use --tls Disabled";
+const UNVERIFIED: &str = "pass the issuer with --ca, or use --no-verify";
+const IN_CLEAR: &str = "use TLS, or pass --tls Disabled to send the password in clear text";
 const NO_MECHANISM: &str = "allow PLAIN in authMethods";
-const BUSY: &str = "it cannot tell just now; that says nothing about the password";
+const BUSY: &str = "a temporary failure; the password may be correct";
 
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ pub use verify::ClientCertificate;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The socket uses TLS, but a listener has no certificate.
-    #[error("listener {0} has no certificate, and its address speaks TLS; set tls.certificateRefs")]
+    #[error("listener {0} has no certificate, but its address uses TLS; set tls.certificateRefs")]
     NoCertificate(String),
     /// The TLS library refuses a certificate or its key.
     #[error("certificate {reference} cannot be used: {cause}")]
@@ -101,26 +101,26 @@ pub enum HandshakeFailure {
     #[error("closed the connection during the TLS handshake: {0}")]
     Closed(io::Error),
     /// No listener of the address has the requested name. The alert `unrecognized_name` was sent.
-    #[error("asked for {0:?} by SNI, a name that no listener on this address has")]
+    #[error("requested {0:?} by SNI; no listener on this address has this name")]
     UnknownName(String),
     /// The peer offered only other protocols with ALPN. The alert `no_application_protocol` was sent, to prevent
     /// cross-protocol attacks (ALPACA).
-    #[error("offers only protocols by ALPN that are not spoken here")]
+    #[error("offers no supported protocol (ALPN)")]
     ForeignProtocol,
     /// The peer sent more bytes than its part of a handshake may have.
     #[error("sent a TLS handshake that is too long")]
     TooLong,
-    /// The peer offers only these versions of TLS, which are not spoken here.
+    /// The peer offers only these versions of TLS, which are not supported.
     #[error("offers only {0}")]
     Version(&'static str),
-    /// The peer offers no version of TLS that is spoken here. The acceptor replaces this with [`Self::Version`].
-    #[error("offers no version of TLS that is spoken here")]
+    /// The peer offers no supported TLS version. The acceptor replaces this with [`Self::Version`].
+    #[error("offers no supported TLS version")]
     NoCommonVersion,
     /// The peer sent something else than TLS.
     #[error("did not speak TLS")]
     NotTls,
     /// A client with TLS 1.2 only offers key exchanges that are not supported, for example RSA.
-    #[error("offers no ECDHE cipher suite or group in common with us")]
+    #[error("offers no ECDHE cipher suite or group that Mailgress supports")]
     NoKeyExchange,
     /// A client offers no cipher suite that fits the certificate and the configured suites.
     #[error(
@@ -136,8 +136,7 @@ pub enum HandshakeFailure {
     NoSignature,
     /// The peer sent a record or message that is longer than TLS allows.
     #[error(
-        "sent a TLS message that is longer than TLS allows: it does not speak TLS correctly, or something between \
-         changes its bytes"
+        "sent an invalid TLS message (longer than TLS allows); a device on the network may have changed it"
     )]
     Oversized,
     /// The peer sent an alert.
@@ -153,7 +152,7 @@ pub enum HandshakeFailure {
     #[error("has no name that its certificate could be verified for; set upstream.tls.serverName ({0:?})")]
     Nameless(String),
     /// Any other failure.
-    #[error("cannot agree on TLS with us: {0}")]
+    #[error("could not complete the TLS handshake: {0}")]
     Protocol(rustls::Error),
 }
 
@@ -202,7 +201,7 @@ impl From<io::Error> for HandshakeFailure {
 }
 
 /// Versions that no configuration allows.
-const TLS_1_1_OR_OLDER: &str = "TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2";
+const TLS_1_1_OR_OLDER: &str = "TLS 1.1 or older, and the oldest supported version is TLS 1.2";
 
 /// What TLS 1.2 without the extension `signature_algorithms` means (RFC 5246 section 7.4.1.4.1). No known
 /// implementation needs it.

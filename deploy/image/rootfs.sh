@@ -50,9 +50,9 @@ export CARGO_PROFILE_DEV_STRIP=debuginfo
 rm -rf "$rootfs"
 mkdir -p "$rootfs/etc/ssl/certs"
 install -m 755 "$target/$triple/$profile/mailgress" "$rootfs/mailgress"
-# The authorities of upstreams and auth services that name none of their own.
+# The authorities for upstreams and auth services that do not configure their own.
 install -m 644 "$certificates" "$rootfs/etc/ssl/certs/ca-certificates.crt"
-# For whoever looks at the processes.
+# So that ps and other tools show user names.
 printf 'root:x:0:0:root:/:/none\nnonroot:x:65532:65532:nonroot:/:/none\n' >"$rootfs/etc/passwd"
 printf 'root:x:0:\nnonroot:x:65532:\n' >"$rootfs/etc/group"
 find "$rootfs" -type d -exec chmod 755 {} + -o -name passwd -exec chmod 644 {} + -o -name group -exec chmod 644 {} +

@@ -49,7 +49,7 @@
     plan();
   }
 
-  // A failure is told with its beginning.
+  // Keeps the first failure message, so that it shows when the failure began.
   let failed = false;
   function tell(text, failure = false) {
     if (failure && failed) return;
@@ -64,7 +64,7 @@
   }
 
   function show() {
-    button.textContent = paused ? "Go on" : "Pause";
+    button.textContent = paused ? "Resume" : "Pause";
     tell(paused ? "Paused" : "Updated every 5 seconds");
   }
 

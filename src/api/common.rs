@@ -1,4 +1,4 @@
-//! Types that both kinds and several settings use: durations, sizes and references.
+//! Types that several kinds and settings use: durations, sizes and references.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -10,8 +10,8 @@ use super::rules;
 use super::settings::Settings;
 use super::status::MailListenerStatus;
 
-/// One more listener for a MailServer, owned by somebody else: another team, another repository, another
-/// namespace. It uses only Secrets, ConfigMaps and Services of its own namespace.
+/// One more listener for a MailServer. It can belong to another team, repository or namespace. It uses only Secrets,
+/// ConfigMaps and Services of its own namespace.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mailgress.dev",
@@ -22,7 +22,7 @@ use super::status::MailListenerStatus;
     category = "mail",
     status = "MailListenerStatus",
     derive = "PartialEq",
-    doc = "One more listener for a MailServer, owned by somebody else: another team, another repository, another namespace. It uses only Secrets, ConfigMaps and Services of its own namespace.",
+    doc = "One more listener for a MailServer. It can belong to another team, repository or namespace. It uses only Secrets, ConfigMaps and Services of its own namespace.",
     printcolumn = r#"{"name":"Server","type":"string","jsonPath":".spec.serverRef.name"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Backends","type":"string","jsonPath":".status.backends"}"#,

@@ -10,7 +10,7 @@ use super::rules;
 use super::settings::UpstreamSettings;
 use super::status::MailRouteStatus;
 
-/// Sends users of a MailServer to a backend of their own.
+/// Sends users of a MailServer to a separate backend.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mailgress.dev",
@@ -21,7 +21,7 @@ use super::status::MailRouteStatus;
     category = "mail",
     status = "MailRouteStatus",
     derive = "PartialEq",
-    doc = "Sends the users of domains, or single users, of a MailServer to a backend of their own. It uses only Secrets, ConfigMaps and Services of its own namespace.",
+    doc = "Sends the users of domains, or single users, of a MailServer to a separate backend. It uses only Secrets, ConfigMaps and Services of its own namespace.",
     printcolumn = r#"{"name":"Server","type":"string","jsonPath":".spec.serverRef.name"}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".spec.state"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,

@@ -61,7 +61,7 @@ fn of_protocol(protocol: &str) -> Value {
     rule(
         &format!("!has(self.{block}) || {} == '{protocol}'", protocol_of("self")),
         &format!(
-            "{block} is for {protocol}, and this listener speaks another protocol; remove it, or move it to the \
+            "{block} is for {protocol}, but this listener has another protocol; remove it, or move it to the \
              MailServer's spec, where it is for its {protocol} listeners"
         ),
     )
@@ -81,8 +81,8 @@ pub fn server() -> Value {
     rules.push(rule(
         "!has(self.listeners) || self.listeners.all(a, has(a.hostnames) || !has(a.port) || \
          self.listeners.exists_one(b, !has(b.hostnames) && has(b.port) && b.port == a.port && b.address == a.address))",
-        "two listeners have one address and port and no hostnames; give one of them another port or address, or \
-         hostnames of its own",
+        "two listeners have the same address and port and no hostnames; give one of them another port or \
+         address, or set its hostnames",
     ));
     rules.extend(effective::rules());
     Value::Array(rules)
@@ -102,7 +102,7 @@ pub fn namespaces() -> Value {
 pub fn route_match() -> Value {
     json!([rule(
         "has(self.domains) || has(self.users) || has(self.usersFrom)",
-        "match has no users; write domains, users or usersFrom"
+        "match has no users; set domains, users or usersFrom"
     )])
 }
 
@@ -112,11 +112,11 @@ pub fn route_service() -> Value {
     json!([
         rule(
             "has(self.name) != has(self.address)",
-            "a backend has exactly one of name and address; write one of them",
+            "a backend has exactly one of name and address; set one of them",
         ),
         rule(
             "has(self.name) == has(self.port)",
-            "name and port are those of a Service; write both of them, or address alone"
+            "name and port belong to a Service; set both of them, or only address"
         ),
     ])
 }
@@ -145,7 +145,7 @@ pub fn limits() -> Value {
     json!([rule(
         "!has(self.maxConnections) || !has(self.maxConnectionsPerClient) || \
          self.maxConnectionsPerClient <= self.maxConnections",
-        "maxConnectionsPerClient is above maxConnections and so never reached; lower it, or raise maxConnections",
+        "maxConnectionsPerClient must not be larger than maxConnections; lower it, or raise maxConnections",
     )])
 }
 
@@ -154,7 +154,7 @@ pub fn limits() -> Value {
 pub fn auth() -> Value {
     json!([rule(
         "has(self.http) != has(self.passthrough)",
-        "auth has exactly one of http and passthrough; write one of them"
+        "auth has exactly one of http and passthrough; set one of them"
     )])
 }
 
@@ -165,7 +165,7 @@ pub fn http_auth() -> Value {
         rule("!(has(self.serviceRef) && has(self.url))", "serviceRef and url exclude each other; remove one",),
         rule(
             "!(has(self.serviceRef) && has(self.caCertificateRefs))",
-            "caCertificateRefs is for an https url, and a serviceRef is reached by plain http; remove it, or write url \
+            "caCertificateRefs is for an https url, and a serviceRef is reached by plain http; remove it, or use url \
              instead of serviceRef",
         ),
     ])
@@ -177,11 +177,11 @@ pub fn header() -> Value {
     json!([
         rule(
             "has(self.value) != has(self.valueFrom)",
-            "a header has exactly one of value and valueFrom; write one of them"
+            "a header has exactly one of value and valueFrom; set one of them"
         ),
         rule(
             "!has(self.value) || !self.value.matches('[\\r\\n]')",
-            "value holds a line break; write it as one line",
+            "value contains a line break; write it as one line",
         ),
     ])
 }
@@ -189,7 +189,7 @@ pub fn header() -> Value {
 /// Rules of the source of a header's value.
 #[must_use]
 pub fn header_source() -> Value {
-    let text = "valueFrom has neither or both of secretKeyRef and session; write exactly one of them";
+    let text = "valueFrom has neither or both of secretKeyRef and session; set exactly one of them";
     json!([rule("has(self.secretKeyRef) != has(self.session)", text)])
 }
 
@@ -237,7 +237,7 @@ pub fn tls() -> Value {
 pub fn client_auth() -> Value {
     json!([rule(
         "!(has(self.crlRefs) && has(self.mode) && self.mode == 'Disabled')",
-        "crlRefs without client certificates have no meaning; remove them, or set mode",
+        "crlRefs need client certificates; set mode to Optional or Required, or remove crlRefs",
     )])
 }
 
@@ -245,7 +245,7 @@ fn settings_rules() -> Vec<Value> {
     vec![rule(
         "!(has(self.auth) && has(self.auth.passthrough) && has(self.pop3) && has(self.pop3.authMethods) \
          && 'APOP' in self.pop3.authMethods)",
-        "APOP needs an auth service: its digest cannot be passed through; remove it from pop3.authMethods, or \
+        "APOP needs auth.http, because passthrough cannot relay its digest; remove APOP from pop3.authMethods, or \
          use auth.http",
     )]
 }

@@ -41,8 +41,8 @@ pub struct MailServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_listeners: Option<AllowedListeners>,
     /// Which MailRoutes may attach, and for which domains: a MailRoute is allowed if one of these rules allows its
-    /// namespace and all its domains and users. Who may name a domain gets the passwords of its users. Default: those
-    /// in the MailServer's own namespace, for all domains.
+    /// namespace and all its domains and users. A namespace that may name a domain receives the passwords of its users.
+    /// Default: those in the MailServer's own namespace, for all domains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub allowed_routes: Option<Vec<AllowedRoutes>>,
@@ -91,7 +91,7 @@ pub struct AllowedListeners {
 #[serde(rename_all = "camelCase", default)]
 pub struct AllowedBackends {
     /// Networks or addresses: `10.1.2.0/24`, `fd00::7`. Loopback, link-local and multicast addresses and Mailgress's
-    /// own addresses are allowed only by an entry of their own; `0.0.0.0/0` does not include them.
+    /// own addresses are allowed only by a separate entry; `0.0.0.0/0` does not include them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 32),

@@ -306,7 +306,7 @@ pub struct TimeoutSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::deadline()))]
     pub idle: Option<Duration>,
-    /// The same limit after the client or the backend has closed its side of the connection. `0s`: the session ends
+    /// The limit of `idle` after the client or the backend has closed its side of the connection. `0s`: the session ends
     /// when the client closes its side, and pending replies are lost, as in nginx. Default: 60s, so that the client
     /// gets the reply to its last command.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,11 +14,11 @@ pub struct MailServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub listener_count: Option<i32>,
-    /// For people: the addresses that clients connect to, or the sockets of the listeners (`*:993, *:587`).
+    /// The addresses that clients connect to, or the sockets of the listeners (`*:993, *:587`), for display.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
-    /// For people: the state of the backends: `all ready`, `2/3 ready` (of the listener with the smallest share), `none
+    /// The state of the backends, for display: `all ready`, `2/3 ready` (of the listener with the smallest share), `none
     /// ready`, `none ready for pop3s`. Absent if it is unknown: for a host name without health checks, or for servers
     /// that only an auth service names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,11 +39,11 @@ pub struct MailListenerStatus {
     /// The generation of the object that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// For people: the address that clients connect to, or the socket of the listener.
+    /// The address that clients connect to, or the socket of the listener, for display.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub address: Option<String>,
-    /// For people: the state of the backends: `all ready`, `2/3 ready`, `none ready`. Absent if it is unknown: for a
+    /// The state of the backends, for display: `all ready`, `2/3 ready`, `none ready`. Absent if it is unknown: for a
     /// host name without health checks, or for servers that only an auth service names.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
@@ -101,7 +101,7 @@ pub struct RouteBackendStatus {
     /// The Service or address as in the manifest.
     #[schemars(length(max = 600))]
     pub reference: String,
-    /// For people: the state of its endpoints: `all ready`, `2/3 ready`, `none ready`. An endpoint that fails its health
+    /// The state of its endpoints, for display: `all ready`, `2/3 ready`, `none ready`. An endpoint that fails its health
     /// checks is not ready. Absent if it is unknown: for a host name without health checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

@@ -11,8 +11,8 @@ use super::rules;
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules::tls()))]
 pub struct TlsSettings {
-    /// When TLS starts. `Disabled`: never. `StartTLS`: when the client asks for it. `RequireStartTLS`: as `StartTLS`,
-    /// and logins and mail are refused before. `Implicit`: with the first byte. Default: `Implicit` on ports 465, 993
+    /// When TLS starts. `Disabled`: never. `StartTLS`: when the client asks for it. `RequireStartTLS`: like `StartTLS`,
+    /// but logins and mail are refused before TLS. `Implicit`: with the first byte. Default: `Implicit` on ports 465, 993
     /// and 995. On other ports: `RequireStartTLS` if a certificate is configured (`StartTLS` on port 25), otherwise
     /// `Disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -254,7 +254,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
         backend: match (&listener.backend, &listener.routes) {
             (Some(backend), _) => Some(backend.reference.clone()),
             (None, Some(_)) if listener.auth.is_passthrough() => {
-                Some("that of the user's MailRoute".to_owned())
+                Some("chosen by the user's MailRoute".to_owned())
             }
             (None, _) => None,
         },

@@ -39,7 +39,7 @@ impl Reader {
     /// The API server does not answer or refuses.
     pub async fn inventory(&self, namespaces: &[String], class: &str) -> anyhow::Result<Inventory> {
         let objects = cluster::list(&self.client, namespaces).await;
-        let objects = objects.context("MailServer and MailListener objects cannot be listed")?;
+        let objects = objects.context("cannot list MailServer, MailListener and MailRoute objects")?;
         Ok(cluster::entries(&objects, class))
     }
 

@@ -146,7 +146,7 @@ fn findings(input: &Input, texts: &BTreeMap<PathBuf, Source>) -> Vec<Finding> {
     ));
     findings.extend(own::backends(&loaded.objects, renderer).iter().map(|backend| {
         let own::OwnBackend { kind, key, field, target } = backend;
-        let problem = format!("this is the address of the listener {target}, so logins would come back to it without end, and are refused");
+        let problem = format!("this is the address of listener {target}: Mailgress would connect to itself, so it refuses these logins");
         warning(loaded, texts, (*kind, key, field), (problem, "name the address of the mail server"))
     }));
     let manifests: BTreeSet<&PathBuf> = loaded.origins.values().collect();
@@ -175,7 +175,7 @@ fn of_nothing(path: &Path, class: &str) -> Finding {
         field: String::new(),
         reason: None,
         problem: format!("there is no MailServer of class {class}, and no MailListener or MailRoute"),
-        remedy: "see that --filename and --class are right".to_owned(),
+        remedy: "check --filename and --class".to_owned(),
     }
 }
 
@@ -218,7 +218,7 @@ fn of_object(
         Some(Absent::Reference(reference)) => format!("{reference} is in none of the files"),
         Some(Absent::Server(server)) => format!("MailServer {server} is in none of the files"),
         Some(Absent::Namespace(name)) => {
-            format!("{problem}, as far as Namespace {name}, which is in none of the files, is known")
+            format!("{problem}; the labels of Namespace {name} are unknown, because no file contains it")
         }
         None => problem.clone(),
     };
@@ -298,7 +298,7 @@ fn of_old_boolean(path: &Path, place: Place, word: &str) -> Finding {
         field: String::new(),
         reason: None,
         problem: format!("kubectl reads a bare {word} as a boolean"),
-        remedy: format!("put it in quotes if a string is meant: \"{word}\""),
+        remedy: format!("to write a string, put it in quotes: \"{word}\""),
     }
 }
 
@@ -306,10 +306,10 @@ fn of_old_boolean(path: &Path, place: Place, word: &str) -> Finding {
 const MAX_BARE: usize = 100;
 
 /// The remedy for a problem that only the cluster can show.
-const ELSEWHERE: &str = "see that it is in the cluster, or correct the name";
+const ELSEWHERE: &str = "check that it exists in the cluster, or correct the name";
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it is valid (there may be warnings), 1 there is an error or a file is missing, 2 usage error. With --strict, warnings are errors.";
+Exit status: 0 all manifests are valid (warnings are allowed), 1 there is an error or a file is missing, 2 usage error. With --strict, warnings are errors.";
 
 #[cfg(test)]
 mod tests;

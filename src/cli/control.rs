@@ -21,7 +21,7 @@ use crate::model::why::{Why, WhyQuery};
 /// The option for the control socket.
 #[derive(Args, Clone, Debug)]
 pub struct Socket {
-    /// The control socket of the instance: the path that it got with its own --control-socket.
+    /// The control socket of the instance: the value of --control-socket of its `mailgress run`.
     #[arg(long = "control-socket", value_name = "PATH", env = "MAILGRESS_CONTROL_SOCKET", default_value = DEFAULT_PATH)]
     pub path: PathBuf,
 }
@@ -61,7 +61,7 @@ impl Socket {
         let answer = answer
             .with_context(|| format!("the instance at {shown} does not answer within {TIMEOUT:?}"))??;
         serde_json::from_slice(&answer)
-            .with_context(|| format!("the instance at {shown} is of another version"))
+            .with_context(|| format!("the instance at {shown} has another version"))
     }
 }
 
@@ -114,7 +114,7 @@ async fn exchange(socket: &Path, method: http::Method, target: &str) -> anyhow::
 fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => "only root and the user of the process may connect",
-        io::ErrorKind::ConnectionRefused => "the process that made it has ended",
+        io::ErrorKind::ConnectionRefused => "the process that created the socket has ended",
         _ => {
             "run this in the pod (kubectl exec deploy/mailgress -- /mailgress …), or start `mailgress run` with \
              --control-socket PATH and name the same path here"

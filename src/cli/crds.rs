@@ -16,7 +16,7 @@ use super::yaml;
 pub struct Crds {}
 
 impl Crds {
-    /// Prints both as YAML documents.
+    /// Prints them as YAML documents.
     ///
     /// # Errors
     ///
@@ -34,4 +34,4 @@ fn document(crd: &Value) -> anyhow::Result<String> {
     Ok(format!("---\n{}", yaml::to_string(crd)?))
 }
 
-const AFTER_HELP: &str = "Exit status: 0 they are printed, 2 usage error.";
+const AFTER_HELP: &str = "Exit status: 0 success, 2 usage error.";

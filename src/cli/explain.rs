@@ -12,7 +12,7 @@ use crate::controller::reason::{Explanation, Reason};
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Explain {
-    /// The reason of a condition, such as RefNotFound [default: lists them all].
+    /// The reason of a condition, such as RefNotFound. Without it, lists all reasons.
     #[arg(value_name = "REASON")]
     reason: Option<String>,
 }
@@ -33,7 +33,7 @@ impl Explain {
         };
         let found = Reason::ALL.iter().find(|reason| reason.name().eq_ignore_ascii_case(wanted));
         let Some(explanation) = found.and_then(|reason| reason.explanation()) else {
-            bail!("there is no reason {wanted:?}; `mailgress explain` lists them");
+            bail!("unknown reason {wanted:?}; run `mailgress explain` to list all reasons");
         };
         out.write_all(text(explanation).as_bytes())?;
         Ok(ExitCode::SUCCESS)
@@ -82,7 +82,7 @@ fn wrapped(text: &str) -> String {
 
 const WIDTH: usize = 80;
 
-const AFTER_HELP: &str = "Exit status: 0 it is explained, 1 there is no such reason, 2 usage error.";
+const AFTER_HELP: &str = "Exit status: 0 success, 1 unknown reason, 2 usage error.";
 
 #[cfg(test)]
 mod tests {

@@ -195,7 +195,7 @@ fn unusable(error: ParseError) -> Option<Inspected> {
         ParseError::NotX509 { position, .. } => {
             Inspected::BadChain(format!("certificate {position} in it is not a valid X.509 certificate"))
         }
-        ParseError::BrokenKey(_) => Inspected::BadKey("it holds no valid private key".to_owned()),
+        ParseError::BrokenKey(_) => Inspected::BadKey("it contains no valid private key".to_owned()),
         ParseError::Pem { what, cause } if what.starts_with("tls.key") => Inspected::BadKey(cause),
         ParseError::Pem { cause, .. } => Inspected::BadChain(cause),
         other => Inspected::Unusable(format!("this certificate cannot be served: {other}")),

@@ -181,7 +181,7 @@ impl Probe {
         };
         let protocol = self.protocol.map(Speaks::protocol).or_else(|| port.and_then(Protocol::of_port));
         let Some(protocol) = protocol else {
-            bail!("what {target} speaks does not follow from its port; say --protocol imap, pop3 or smtp");
+            bail!("cannot tell the protocol of {target} from its port; set --protocol to imap, pop3 or smtp");
         };
         let tls = match self.tls {
             Some(Mode::Disabled) => TlsStart::Disabled,

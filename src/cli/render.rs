@@ -61,7 +61,7 @@ impl Render {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 all of it would be served, 1 a part would not be (standard error names it), 2 usage error.";
+Exit status: 0 everything would be served, 1 a part would not be served (see standard error), 2 usage error.";
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use crate::app::{self, Cluster, Encoding, LineFormat, Log, ObjectRef, Origin, Ru
 use crate::controller::render::Locality;
 use crate::net::network;
 
-/// Serve MailServer and MailListener objects.
+/// Serve MailServer, MailListener and MailRoute objects.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Run {
@@ -63,12 +63,12 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "MAILGRESS_CLASS", default_value = api::DEFAULT_CLASS)]
     class: String,
 
-    /// Name of this replica's node (spec.nodeName). Used to prefer endpoints that the topology hints of EndpointSlices
+    /// Name of this replica's node (spec.nodeName). Prefer the endpoints that topology hints of EndpointSlices
     /// give to this node or its zone.
     #[arg(long, value_name = "NAME", env = "MAILGRESS_NODE_NAME")]
     node_name: Option<String>,
 
-    /// Zone of this replica. Used to prefer endpoints in the same zone [default: the node's label topology.kubernetes.io/zone].
+    /// Zone of this replica. Prefer endpoints in the same zone [default: the node's label topology.kubernetes.io/zone].
     #[arg(long, value_name = "NAME", env = "MAILGRESS_ZONE")]
     zone: Option<String>,
 
@@ -89,7 +89,7 @@ pub struct Run {
     admin_hosts: Vec<String>,
 
     /// Listen on this UNIX socket for `mailgress sessions`, `mailgress kick` and `mailgress why`. Only root and the user of
-    /// the process may connect. The directory must exist; a socket that an ended process has left is replaced [default: no
+    /// the process may connect. The directory must exist; a socket left by an earlier process is replaced [default: no
     /// socket].
     #[arg(long, value_name = "PATH", env = "MAILGRESS_CONTROL_SOCKET")]
     control_socket: Option<PathBuf>,

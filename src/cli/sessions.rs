@@ -189,7 +189,7 @@ fn duration(seconds: u64) -> String {
 const AFTER_HELP: &str = "\
 Shows the sessions of one replica: those that are logged in, and those that send mail without a login. In a cluster, run it \
 in the pod: kubectl exec POD -- /mailgress sessions. Or run it elsewhere with --all-replicas, which does this in all pods, and \
-needs list on pods, and get and create on pods/exec. Its ID is also in a session's log line.
+needs list on pods, and get and create on pods/exec. The ID of a session is also in its log line.
 
 Exit status: 0 the instance, or all replicas, have answered; 1 one does not answer; 2 usage error.";
 

@@ -176,7 +176,7 @@ fn write_listeners(out: &mut impl Write, listeners: &[WhyListener]) -> io::Resul
             WhyOutcome::Undecided { .. } => writeln!(out, "  backend:  none: logins get a temporary error")?,
         }
         if let Some(service) = auth_service {
-            writeln!(out, "  auth:     {service}; a server or user in its answer comes first")?;
+            writeln!(out, "  auth:     {service}; a server or user in its answer takes precedence")?;
         }
         writeln!(out)?;
     }
@@ -300,7 +300,7 @@ mail/example/imap (IMAP, 0.0.0.0:143)
   route:    mail/moved, by the domain a.example
   backend:  Service mail/dovecot:143
   endpoint: 10.0.0.5:143 (dovecot-0), by UserHash; if it fails: 10.0.0.6:143
-  auth:     http://auth.mail.svc/; a server or user in its answer comes first
+  auth:     http://auth.mail.svc/; a server or user in its answer takes precedence
 
 0 open sessions on this replica (a)
 no refused login is remembered

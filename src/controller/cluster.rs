@@ -252,7 +252,7 @@ impl ClusterSource {
             tracing::warn!("{problem}");
         }
         if problems.is_empty() {
-            tracing::info!("all watches work again");
+            tracing::info!("all problems with objects and the API server are solved");
         }
         self.problems = problems;
     }

@@ -174,7 +174,7 @@ impl FolderSource {
                 tracing::error!("{problem}");
             }
             for path in solved(&self.problems, &loaded.problems, &self.store) {
-                tracing::info!(file = %path.display(), "the problem of the file is solved");
+                tracing::info!(file = %path.display(), "the file is valid again");
             }
             self.index.replace(&loaded.objects);
             self.problems = loaded.problems;

@@ -92,10 +92,10 @@ impl Gate {
         };
         self.remember(view);
         if others == Others::Awaited && !is_over {
-            return GateState::AwaitsReplicas("it is not known yet which replicas there are".to_owned());
+            return GateState::AwaitsReplicas("the list of replicas is not known yet".to_owned());
         }
         if let Some(replica) = view.peers.and_then(Peers::first_unanswered) {
-            return GateState::AwaitsReplicas(format!("replica {replica} has not said yet what it serves"));
+            return GateState::AwaitsReplicas(format!("replica {replica} has not answered yet"));
         }
         let mut missing = self.missing(view);
         if missing.is_empty() {
@@ -149,7 +149,7 @@ impl Gate {
                 let who = match server {
                     Some(replica) => format!("replica {replica} serves it"),
                     None if before.is_some_and(|before| before.listeners.contains(listener)) => {
-                        "its status says that it was served".to_owned()
+                        "it was served before, according to its status".to_owned()
                     }
                     None => continue,
                 };

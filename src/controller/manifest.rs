@@ -175,7 +175,7 @@ fn object(value: Value, validator: &Validator, parsed: &mut Parsed) -> Result<()
         return Ok(());
     };
     if is_own(&api) && (template::is_in(&value["spec"]) || template::is_in(&value["metadata"]["name"])) {
-        return Err(plain("this is a template, and no manifest"));
+        return Err(plain("this is a template, not a manifest"));
     }
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or("default");
     let key = Key::new(if kind == "Namespace" { "" } else { namespace }, name);

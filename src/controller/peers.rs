@@ -349,7 +349,7 @@ impl fmt::Display for Unknown {
             }
             Self::Failed(why) => why,
         };
-        write!(f, "it is not known which replicas there are: {why}")
+        write!(f, "the list of replicas is not known: {why}")
     }
 }
 
@@ -405,7 +405,7 @@ mod tests {
         let mut peers = peers(now);
         assert_eq!(serve(&peers, 2), ServedByOthers::Pending("replica pod-b has not answered yet".into()));
         assert_eq!(peers.answered(address(2), page("b", 1, &[]), now), Affected::All);
-        let behind = "replica pod-b is at generation 1, and not at 2";
+        let behind = "replica pod-b serves generation 1 instead of 2";
         assert_eq!(serve(&peers, 2), ServedByOthers::Pending(behind.into()));
         let replica_states = |peers: &Peers| {
             let all = peers.replica_states(&[(object(), "u", 2)]).into_iter();

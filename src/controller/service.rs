@@ -187,7 +187,7 @@ impl OwnService {
         }
         let Some(found) = self.ports.get(&port) else {
             return match &self.refused {
-                Some(why) => Reach::Refused(format!("the Service {key} does not get the port {port}: {why}")),
+                Some(why) => Reach::Refused(format!("cannot add port {port} to the Service {key}: {why}")),
                 None => Reach::Pending(format!("the Service {key} does not have the port {port} yet")),
             };
         };
@@ -236,8 +236,8 @@ impl OwnService {
             self.kind == ServiceKind::LoadBalancer && self.addresses.is_empty() && self.has(port);
         is_pending.then(|| {
             format!(
-                "the Service {} of type LoadBalancer has no address in status.loadBalancer yet, so it is reached inside \
-                 of the cluster only; if this lasts, install a load balancer, or set spec.type to NodePort",
+                "the Service {} of type LoadBalancer has no address in status.loadBalancer yet, so only clients in \
+                 the cluster can connect; if this lasts, install a load balancer, or set spec.type to NodePort",
                 self.key
             )
         })

@@ -92,8 +92,8 @@ fn remedy(block: &Resolver) -> &'static str {
              so that the pod's resolv.conf is used"
         }
         false if block.nameservers.is_empty() => {
-            "check the host's resolv.conf and the way to its name servers"
+            "check the host's resolv.conf and the connection to its name servers"
         }
-        false => "check resolver.nameservers and the way to them",
+        false => "check resolver.nameservers and the connection to them",
     }
 }

@@ -112,7 +112,7 @@ impl Source {
 
     async fn first(&self) -> Result<SourceState, DnsError> {
         if !self.block.ipv4 && !self.block.ipv6 {
-            let problem = "both families are off; set resolver.ipv4 or resolver.ipv6";
+            let problem = "IPv4 and IPv6 are both disabled; enable resolver.ipv4 or resolver.ipv6";
             return Err(DnsError::Configuration(problem.to_owned()));
         }
         if self.block.nameservers.is_empty() {

@@ -54,11 +54,11 @@ fn resolver(server: &Server<'_>) -> Option<Note> {
     let words = directive.arguments().iter().map(String::as_str);
     let server = words.filter(|word| !word.contains('=')).find(|word| is_loopback(host(word)))?;
     let whose = match host(server).parse() {
-        Ok(DOCKERS) => "is Docker's name server, which no pod has",
+        Ok(DOCKERS) => "is Docker's name server; it does not exist in pods",
         _ => "is this machine",
     };
-    let message = "until it answers, SMTP clients have no names; in a pod, leave resolver.nameservers out, so that \
-                   the pod's resolv.conf is used";
+    let message = "until it answers, host names of SMTP clients are not resolved; in a pod, remove \
+                   resolver.nameservers to use the pod's resolv.conf";
     Some(directive.note(format!("resolver {server} {whose}: {message}")))
 }
 
@@ -79,8 +79,8 @@ fn resolver_of_auth_http(server: &Server<'_>) -> Option<Note> {
 /// In nginx and in Mailgress, the default is the name of the machine.
 fn server_name(server: &Server<'_>) -> Option<Note> {
     let is_told = server.protocol == Protocol::Smtp && server.get("server_name").is_none();
-    let message = "no server_name: SMTP clients and backends are told the machine's name, which is the pod's name in a \
-                   pod; write serverName";
+    let message = "no server_name: SMTP clients and backends see the machine's name, which is the pod's name in a \
+                   pod; set serverName";
     is_told.then(|| server.own.note(message))
 }
 
@@ -104,7 +104,7 @@ fn password_logins(server: &Server<'_>) -> Option<Note> {
     settings::password_logins(server, name)?;
     let methods = directive.arguments().join(" ");
     let message = format!(
-        "{name} {methods}: nginx accepts logins with a password all the same, and so the manifests have \
+        "{name} {methods}: nginx also accepts password logins, so the manifests set \
          {block}.passwordLogins: Always; remove this field to refuse them"
     );
     Some(directive.note(message))
@@ -115,10 +115,10 @@ fn listen(socket: &Socket) -> Option<Note> {
     let ip = address.ip();
     let message = match ip {
         ip if ip.is_unspecified() => return None,
-        ip if ip.is_loopback() => "in a pod, nobody outside of the pod reaches it",
+        ip if ip.is_loopback() => "clients outside the pod cannot reach it",
         _ => "a pod has another address",
     };
-    Some(socket.directive.note(format!("listen {address}: {message}; write address: \"*\" there")))
+    Some(socket.directive.note(format!("listen {address}: {message}; set address: \"*\" there")))
 }
 
 fn untrusted_peers(server: &Server<'_>) -> Option<Note> {

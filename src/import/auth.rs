@@ -116,7 +116,7 @@ fn headers(server: &Server<'_>, objects: &mut Objects, notes: &mut Vec<Note>) ->
             notes.push(directive.note(message));
         } else if pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
             let message =
-                format!("auth_http_header {name} stands twice; one is kept, join their values in it");
+                format!("auth_http_header {name} is set twice; only one is kept; combine their values");
             notes.push(directive.note(message));
         } else {
             pairs.push((name.to_owned(), value.to_owned()));

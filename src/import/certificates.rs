@@ -86,7 +86,8 @@ fn certificate(
     let origin = format!("{} {}", chain.argument(0), key.argument(0));
     if let Some(file) = [chain, key].into_iter().find(|file| context.is_elsewhere(file)) {
         let name = objects.foreign_secret(&origin, "tls");
-        let message = format!("{} {} is not in the dump and not here", file.name(), file.argument(0));
+        let message =
+            format!("{} {} is neither in the dump nor on this machine", file.name(), file.argument(0));
         let remedy = format!("make the Secret {name} yourself, with tls.crt and tls.key");
         found.notes.push(file.note(format!("{message}; {remedy}")));
         return Ok(name);
@@ -180,7 +181,7 @@ fn without_passphrase(
     match keys::decrypt(pem, &keys::passphrases(text)) {
         Ok(plain) => {
             let message = format!(
-                "ssl_certificate_key {name} was decrypted with a passphrase of {}; the Secret holds the key in clear, \
+                "ssl_certificate_key {name} was decrypted with a passphrase of {}; the Secret contains the key in clear text, \
                  so keep these manifests out of version control, or encrypt them",
                 file
             );

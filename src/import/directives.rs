@@ -149,8 +149,8 @@ fn remark(directive: &Directive) -> Option<Note> {
             "the TLS library's groups are used (X25519MLKEM768, X25519, P-256, P-384); remove the directive"
         }
         ("ssl_prefer_server_ciphers", "on") => {
-            "the server's order of cipher suites wins where tls.cipherSuites is written; name them there, or \
-             remove the directive"
+            "the server's order of cipher suites is used if tls.cipherSuites is set; list them there, or remove the \
+             directive"
         }
         _ => return None,
     };

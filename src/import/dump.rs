@@ -14,7 +14,7 @@ pub(super) struct Dump {
 }
 
 impl Dump {
-    /// Reads a dump; `None` if the text is none. nginx's messages about the configuration test may precede it.
+    /// Reads a dump; `None` if the text is not a dump. nginx's messages about the configuration test may precede it.
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut lines = text.split_inclusive(|byte| *byte == b'\n').skip_while(|line| is_message(line));

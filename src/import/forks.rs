@@ -8,7 +8,7 @@ use super::tree::Directive;
 pub(super) fn of_mail(directive: &Directive) -> Option<Note> {
     let name = directive.name();
     let note = |program: &str, remedy: &str| {
-        Some(directive.note(format!("\"{name}\" is a directive of {program} and is left out; {remedy}")))
+        Some(directive.note(format!("\"{name}\" is a directive of {program} and is omitted; {remedy}")))
     };
     if let Some((_, remedy)) = ZIMBRA.iter().find(|(names, _)| names.contains(&name)) {
         return note("Zimbra's nginx", remedy);
@@ -25,18 +25,19 @@ pub(super) fn of_the_main_level(directive: &Directive) -> Option<Note> {
     let name = directive.name();
     let is_zimbras = matches!(name, "zm_lookup" | "memcache") && directive.block.is_some();
     is_zimbras
-        .then(|| directive.note(format!("\"{name}\" is a block of Zimbra's nginx and is left out; {LOOKUP}")))
+        .then(|| directive.note(format!("\"{name}\" is a block of Zimbra's nginx and is omitted; {LOOKUP}")))
 }
 
 const LOOKUP: &str = "an auth service (auth.http) names the backend of each login";
 const THROTTLE: &str = "set limits.authFailures and limits.maxConnectionsPerClient";
-const GSSAPI: &str = "Kerberos is not spoken";
-const MASTER: &str = "let the auth service answer with Auth-User and Auth-Pass of the backend's master user";
-const GREETING: &str = "the greeting is nginx's";
+const GSSAPI: &str = "Kerberos (GSSAPI) is not supported";
+const MASTER: &str =
+    "configure the auth service to answer with Auth-User and Auth-Pass of the backend's master user";
+const GREETING: &str = "the greeting cannot be changed";
 
 /// Directives of Zimbra (and of its fork Carbonio), with the remedy.
 const ZIMBRA: &[(&[&str], &str)] = &[
-    (&["auth_wait"], "let the auth service answer with Auth-Wait"),
+    (&["auth_wait"], "configure the auth service to answer with Auth-Wait"),
     (&["default_realm", "sasl_app_name", "sasl_service_name", "sasl_host_from_ip"], GSSAPI),
     (&["master_auth_username", "master_auth_password"], MASTER),
     (&["imap_greeting", "pop3_greeting"], GREETING),
@@ -59,8 +60,8 @@ const ZIMBRA_PREFIXES: &[(&str, &str)] = &[
 
 /// Directives of others: the name, the program and the remedy.
 const OTHERS: &[(&str, &str, &str)] = &[
-    ("so_keepalive", "an old nginx", "write so_keepalive=on in each listen"),
-    ("auth", "an old nginx", "write imap_auth, pop3_auth or smtp_auth"),
+    ("so_keepalive", "an old nginx", "set so_keepalive=on in each listen"),
+    ("auth", "an old nginx", "use imap_auth, pop3_auth or smtp_auth"),
 ];
 
 #[cfg(test)]

@@ -26,9 +26,9 @@ fn parameters(directive: &Directive, context: &Context<'_>) -> Result<(), Proble
     let text = context.bytes(directive, "DH parameters")?;
     if blocks(&String::from_utf8_lossy(&text), |label| label.ends_with("DH PARAMETERS")).is_empty() {
         let file = directive.argument(0);
-        return Err(
-            directive.problem(format!("cannot load DH parameters \"{file}\": no PEM block of them in it"))
-        );
+        return Err(directive.problem(format!(
+            "cannot load DH parameters \"{file}\": the file contains no DH parameters in PEM"
+        )));
     }
     Ok(())
 }

@@ -172,10 +172,10 @@ fn arrange<'a>(servers: &'a [Server<'_>], notes: &mut Vec<Note>) -> Vec<Vec<(Lis
                 && (other.ssl, other.proxy_protocol) == (socket.ssl, socket.proxy_protocol);
             if !same {
                 let message = format!(
-                    "listen {address} lies within {wide} of {} and is left out",
+                    "listen {address} is already covered by {wide} of {}, and is omitted",
                     other.directive.place
                 );
-                let remedy = "give every listener of that port an address of its own";
+                let remedy = "give every listener of that port a separate address";
                 notes.push(socket.directive.note(format!("{message}; {remedy}")));
             }
             false

@@ -65,7 +65,7 @@ fn duration(directive: &Directive, least: u64, notes: &mut Vec<Note>) -> Duratio
     if kept != time {
         let written = values::duration(kept).0;
         let message = format!("{} {}", directive.name(), directive.argument(0));
-        notes.push(directive.note(format!("{message} became {written}; write what is meant")));
+        notes.push(directive.note(format!("{message} was changed to {written}; check this value")));
     }
     values::duration(kept)
 }
@@ -79,7 +79,8 @@ fn server_name(server: &Server<'_>, notes: &mut Vec<Note>) -> Option<String> {
     {
         return Some(name.to_owned());
     }
-    let message = format!("server_name {name:?} is no host name; the host's own is used, write serverName");
+    let message =
+        format!("server_name {name:?} is not a host name; the host's own name is used; set serverName");
     notes.push(directive.note(message));
     None
 }
@@ -149,12 +150,11 @@ fn capabilities<'a>(server: &Server<'a>, name: &'a str, found: &mut Findings) ->
     });
     let (kept, dropped): (Vec<String>, Vec<String>) = list.partition(usable);
     for line in own {
-        let message =
-            format!("{name} {line:?} is left out: Mailgress announces it by itself, where it is true");
+        let message = format!("{name} {line:?} is omitted: Mailgress announces it automatically");
         found.advice.push(directive.note(message));
     }
     for line in dropped {
-        let message = format!("{name} {line:?} is left out: write words of visible ASCII with single spaces");
+        let message = format!("{name} {line:?} is omitted: write words of visible ASCII with single spaces");
         found.notes.push(directive.note(message));
     }
     if kept.len() > 64 {

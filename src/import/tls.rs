@@ -105,7 +105,7 @@ fn min_version(server: &Server<'_>, directive: &Directive, notes: &mut Vec<Note>
     let has = |version: &str| versions.iter().any(|word| word.eq_ignore_ascii_case(version));
     if versions.iter().any(|version| !matches!(version.to_ascii_lowercase().as_str(), "tlsv1.2" | "tlsv1.3"))
     {
-        let message = "ssl_protocols: only TLSv1.2 and TLSv1.3 are spoken; remove the older ones";
+        let message = "ssl_protocols: only TLSv1.2 and TLSv1.3 are supported; remove older versions";
         notes.push(directive.note(message));
     }
     if has("TLSv1.2") && !has("TLSv1.3") {
@@ -163,7 +163,8 @@ fn client_auth(
         let reference = |name| Some(BundleRef { kind: BundleKind::ConfigMap, name, key: None });
         if context.is_elsewhere(directive) {
             let map = objects.foreign_config_map(directive.argument(0), suffix);
-            let message = format!("{name} {} is not in the dump and not here", directive.argument(0));
+            let message =
+                format!("{name} {} is neither in the dump nor on this machine", directive.argument(0));
             notes.push(directive.note(format!("{message}; make the ConfigMap {map} yourself, with {key}")));
             return Ok(reference(map));
         }

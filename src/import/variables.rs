@@ -8,7 +8,7 @@ use super::tree::Directive;
 pub(super) fn remark(directive: &Directive) -> Option<Note> {
     let value = directive.arguments().iter().find(|argument| variable(argument).is_some())?;
     let variable = variable(value)?;
-    let text = "nginx's mail proxy has no variables, and this is taken as it stands";
+    let text = "nginx's mail proxy does not expand variables, so the text is kept unchanged";
     let name = directive.name();
     if name != "auth_http_header" {
         return Some(directive.note(format!("{name} has {variable:?}: {text}; write the value itself")));
@@ -21,7 +21,7 @@ pub(super) fn remark(directive: &Directive) -> Option<Note> {
         Some((_, KnownVariable::Header(known))) => {
             format!("the auth service gets it as {known} in any case; remove the directive")
         }
-        None => "write the value itself; what changes from one session to the next is in \
+        None => "write the value itself; for values of the session, use \
                  auth.http.headers[].valueFrom.session"
             .to_owned(),
     };

@@ -120,24 +120,24 @@ families! {
     ACCEPT_PAUSES: Kind::Counter, "mailgress_accept_pauses_total", [],
         "Times that accepting paused because file descriptors or memory ran out";
     API_ANSWERED: Kind::Gauge, "mailgress_api_answered_timestamp_seconds", [VERB, RESOURCE],
-        "Unix time at which the API server last answered such a request; watches are asked for again every five minutes";
+        "Unix time of the last answer of the API server to a request with this verb and resource; watches are renewed every five minutes";
     API_REQUESTS: Kind::Counter, "mailgress_api_requests_total", [VERB, RESOURCE],
         "Requests to the API server";
     AUTH_SERVICE_DURATION: Kind::Histogram(DURATIONS), "mailgress_auth_service_duration_seconds", [LISTENER, PROTOCOL],
-        "One question to the auth service";
+        "Duration of a request to the auth service";
     AUTH_SERVICE_REQUESTS: Kind::Counter, "mailgress_auth_service_requests_total", [LISTENER, PROTOCOL, ANSWER],
-        "Questions to the auth service by what came of them";
+        "Requests to the auth service, by outcome";
     BACKEND_CHECKS: Kind::Counter, "mailgress_backend_checks_total", [BACKEND, PROTOCOL, CHECK],
-        "Health checks of backends' endpoints by what came of them";
+        "Health checks of backend endpoints, by outcome";
     BACKEND_CONNECT_DURATION: Kind::Histogram(DURATIONS), "mailgress_backend_connect_duration_seconds",
         [LISTENER, PROTOCOL],
-        "From the first connect to the connection that is used";
+        "Time from the first connection attempt to an established backend connection";
     BACKEND_CONNECTIONS: Kind::Counter, "mailgress_backend_connections_total", [CONNECTED, PROTOCOL, CONNECTION],
-        "Connections of sessions to backends' endpoints by what came of them, and failed attempts";
+        "Connections of sessions to backend endpoints and failed attempts, by outcome";
     BACKEND_UP: Kind::Gauge, "mailgress_backend_up", [BACKEND, PROTOCOL],
         "Whether a backend's endpoint answers its health checks";
     BUILD_INFO: Kind::Gauge, "mailgress_build_info", [VERSION, COMMIT],
-        "What runs; always 1";
+        "Version and commit; always 1";
     CERTIFICATE_NOT_AFTER: Kind::Gauge, "mailgress_certificate_not_after_timestamp_seconds",
         [KIND, OBJECT, SECRET],
         "Unix time at which the first certificate of a served chain expires";
@@ -145,31 +145,31 @@ families! {
         [KIND, OBJECT, SECRET],
         "Unix time from which a served certificate has the condition CertificateExpiring: 30 days before its end, or when a quarter of its life is left if that is later";
     DRAINING: Kind::Gauge, "mailgress_draining", [],
-        "Whether the process is about to end, and waits for its sessions";
+        "Whether the process is shutting down and waits for its sessions";
     LEADER: Kind::Gauge, "mailgress_leader", [],
-        "Whether this replica leads; absent without a cluster";
+        "Whether this replica is the leader; absent without a cluster";
     LISTENER_BOUND: Kind::Gauge, "mailgress_listener_bound", [LISTENER],
         "Whether the socket of a listener is bound in this replica";
     LISTENER_CHANGES: Kind::Counter, "mailgress_listener_changes_total", [ACTION],
-        "What was done to sockets";
+        "Changes of listening sockets";
     LISTENER_READY: Kind::Gauge, "mailgress_listener_ready", [LISTENER, REASON],
-        "Whether a listener serves its object's generation: in this replica, and, where this one leads, in all";
+        "Whether a listener serves its object's generation in this replica; at the leader, in all replicas";
     LISTENER_SESSION_LIMIT: Kind::Gauge, "mailgress_listener_session_limit", [LISTENER],
         "The limits.maxConnections of a listener that has one";
     LOG_LINES_DROPPED: Kind::Counter, "mailgress_log_lines_dropped_total", [],
         "Log lines that were dropped because standard output was not read or could not be written";
     LOGIN_DURATION: Kind::Histogram(DURATIONS), "mailgress_login_duration_seconds", [LISTENER, PROTOCOL],
-        "From the credentials to the verdict";
+        "Time from the credentials to the decision on the login";
     LOGINS: Kind::Counter, "mailgress_logins_total", [LISTENER, PROTOCOL, LOGIN],
-        "Logins, and mail without one, by what came of them";
+        "Logins and mail sessions without a login, by outcome";
     OBJECT_ALARM: Kind::Gauge, "mailgress_object_alarm", [KIND, OBJECT, CONDITION, REASON],
-        "A condition of an object, apart from Ready and Programmed, that somebody should look at; always 1";
+        "A condition of an object, except Ready and Programmed, that needs attention; always 1";
     OBJECT_READY: Kind::Gauge, "mailgress_object_ready", [KIND, OBJECT, REASON],
-        "Whether an object is Ready: in this replica, and, where this one leads, in all";
+        "Whether an object is Ready in this replica; at the leader, in all replicas";
     OBJECTS: Kind::Gauge, "mailgress_objects", [KIND, READY],
         "Objects of our class, by their condition Ready";
     PROBLEMS: Kind::Gauge, "mailgress_problems", [],
-        "What keeps this replica from reading objects or writing status, by number; /status has the sentences";
+        "Number of problems with reading objects or writing status; /status lists them";
     PROCESS_CPU: Kind::Counter, "process_cpu_seconds_total", [],
         "Total user and system CPU time spent in seconds.";
     PROCESS_MAX_FDS: Kind::Gauge, "process_max_fds", [],
@@ -185,41 +185,41 @@ families! {
     PROCESS_VIRTUAL_MEMORY: Kind::Gauge, "process_virtual_memory_bytes", [],
         "Virtual memory size in bytes.";
     READINESS: Kind::Gauge, "mailgress_ready", [],
-        "Whether the process may be sent clients, as /readyz says";
+        "Whether the process is ready (/readyz)";
     RECIPIENTS_REFUSED: Kind::Counter, "mailgress_recipients_refused_total", [LISTENER, RECIPIENT],
         "Recipients of mail without a login that were refused because of a route, after the first one of a transaction";
     RELAYED_BYTES: Kind::Counter, "mailgress_relayed_bytes_total", [LISTENER, DIRECTION],
         "Bytes relayed after the login";
     RENDER_DURATION: Kind::Histogram(RENDERS_TAKE), "mailgress_render_seconds", [],
-        "One render of what had changed";
+        "Duration of a rendering";
     RENDERS: Kind::Counter, "mailgress_renders_total", [],
-        "Renders of what had changed";
+        "Renderings of changed objects";
     REPLICA_OBJECTS_BEHIND: Kind::Gauge, "mailgress_replica_objects_behind", [REPLICA],
-        "Objects of which a replica does not serve the generation that the leader serves; told by the leader";
+        "Objects of which a replica does not serve the generation that the leader serves (leader only)";
     REPLICA_UP: Kind::Gauge, "mailgress_replica_up", [REPLICA],
-        "Whether a replica says what it serves; told by the leader";
+        "Whether a replica answers the leader (leader only)";
     RESOLVER_QUERIES: Kind::Counter, "mailgress_resolver_queries_total", [ZONE, QUERY],
-        "Lookups, with those that a cache answers";
+        "Lookups, including those that a cache answers";
     RESOLVER_REQUESTS: Kind::Counter, "mailgress_resolver_requests_total", [ZONE, RECORD],
         "Requests sent to name servers";
     RESOLVER_RESPONSES: Kind::Counter, "mailgress_resolver_responses_total", [ZONE, RESPONSE],
-        "Responses of name servers, and lookups that had none in time";
+        "Responses of name servers, and lookups without a response in time";
     RESOLVER_SILENT: Kind::Gauge, "mailgress_resolver_silent", [NAMESERVERS],
-        "Resolvers whose name servers do not answer; none while all is well";
+        "Resolvers whose name servers do not answer; no series if all answer";
     ROUTE_LOGINS: Kind::Counter, "mailgress_route_logins_total", [ROUTE, PROTOCOL, LOGIN],
-        "Logins of a MailRoute's users, and mail to them without one, by what came of them; without those that an auth service places";
+        "Logins of a MailRoute's users and mail to them, by outcome; without logins whose backend an auth service has named";
     ROUTE_SESSIONS_OPEN: Kind::Gauge, "mailgress_route_sessions_open", [ROUTE, PROTOCOL],
-        "Open sessions after the login that a MailRoute has placed";
+        "Open sessions after the login, by the MailRoute that selected their backend";
     SESSION_CAPACITY: Kind::Gauge, "mailgress_session_capacity", [],
         "Open sessions that the process has file descriptors for";
     SESSIONS: Kind::Counter, "mailgress_sessions_total", [LISTENER, PROTOCOL, TLS, OUTCOME, FAULT],
-        "Ended client sessions by outcome and by whose fault it was";
+        "Ended client sessions, by outcome and fault";
     SESSIONS_OPEN: Kind::Gauge, "mailgress_sessions_open", [LISTENER, PROTOCOL, TLS],
         "Open client sessions";
     WATCH_FAILURES: Kind::Counter, "mailgress_watch_failures_total", [WATCHED, FAILURE],
-        "Failures of watches; each is tried again";
+        "Failures of watches; Mailgress starts each watch again";
     WATCHES: Kind::Gauge, "mailgress_watches", [WATCHED],
-        "Watches that run";
+        "Running watches";
 }
 
 const fn label(name: &'static str, values: &'static str) -> Label {
@@ -230,13 +230,12 @@ const ACTION: Label =
     label("action", "`bind`, `swap`, `rebind`, `drain`; `failed` for a socket that could not be bound");
 const ANSWER: Label = label(
     "outcome",
-    "`accepted`; `refused`; `unavailable` for a refusal by which the service says that it cannot decide now; `failed` for no \
-     answer that could be used; `abandoned` by a client that left meanwhile",
+    "`accepted`; `refused`; `unavailable` if the service refuses because it cannot decide now; `failed` without a usable \
+     answer; `abandoned`: the client disconnected first",
 );
-const BACKEND: Label =
-    label("backend", "the endpoint that is asked: `10.0.0.7:143`, `host:port`, `unix:/path`");
+const BACKEND: Label = label("backend", "the endpoint: `10.0.0.7:143`, `host:port`, `unix:/path`");
 const CHECK: Label = label("outcome", "`passed`, `failed`");
-const COMMIT: Label = label("commit", "the commit that it was built from, or `unknown`");
+const COMMIT: Label = label("commit", "the commit of the build, or `unknown`");
 const CONDITION: Label =
     label("condition", "the condition's type: `Accepted`, `CertificateExpiring`, `Degraded`, …");
 const CONNECTED: Label = label(
@@ -251,17 +250,15 @@ const CONNECTION: Label = label(
 );
 const DIRECTION: Label = label("direction", "`to_backend`, `to_client`");
 const FAILURE: Label =
-    label("reason", "`forbidden`, `refused`, `unreachable`; `expired` for one that only lists again");
-const FAULT: Label = label(
-    "fault",
-    "who has to change something: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`",
-);
-const KIND: Label = label("kind", "`MailServer`, `MailListener`");
+    label("reason", "`forbidden`, `refused`, `unreachable`; `expired` if the watch only has to list again");
+const FAULT: Label =
+    label("fault", "who has to act: `none`, `client`, `backend`, `auth_service`, `configuration`, `us`");
+const KIND: Label = label("kind", "`MailServer`, `MailListener`, `MailRoute`");
 const LISTENER: Label = label("listener", "`mail/example/imaps`, or `mail/example` for a MailListener");
 const LOGIN: Label = label(
     "outcome",
-    "`accepted`; `refused` to the client; `unavailable` where the backend or the auth service is at fault: a temporary \
-     failure, or a backend that wants TLS; `failed` for no verdict, whose session says whose fault it was; `abandoned` by a client that left meanwhile",
+    "`accepted`; `refused` to the client; `unavailable` if the backend or the auth service is at fault: a temporary \
+     failure, or a backend that requires TLS; `failed` without a decision, and the session's `fault` has the cause; `abandoned`: the client disconnected first",
 );
 const OBJECT: Label = label("object", "`mail/example`: the namespace and the name");
 const OUTCOME: Label = label(

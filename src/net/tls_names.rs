@@ -19,10 +19,10 @@ pub fn iana(name: &str) -> Option<&'static str> {
 #[must_use]
 pub fn unknown(name: &str) -> String {
     if let Some(iana) = iana(&name.to_ascii_uppercase()) {
-        return format!("{name:?} is not IANA's name of a cipher suite; write {iana}");
+        return format!("{name:?} is not the IANA name of a cipher suite; use {iana}");
     }
     let known: Vec<_> = SUITES.iter().map(|(_, iana, _)| *iana).collect();
-    format!("{name:?} is not a cipher suite that is spoken here; choose among {}", known.join(", "))
+    format!("{name:?} is not a supported cipher suite; use one of {}", known.join(", "))
 }
 
 /// Returns OpenSSL's name, as in `Auth-SSL-Cipher`.
@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_name_of_openssl_is_answered_with_that_of_iana() {
-        let expected = "write TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+        let expected = "use TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
         for name in ["ECDHE-RSA-AES128-GCM-SHA256", "tls_ecdhe_rsa_with_aes_128_gcm_sha256"] {
-            assert_eq!(unknown(name), format!("{name:?} is not IANA's name of a cipher suite; {expected}"));
+            assert_eq!(unknown(name), format!("{name:?} is not the IANA name of a cipher suite; {expected}"));
         }
     }
 }

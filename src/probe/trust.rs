@@ -17,7 +17,7 @@ pub(super) fn judge(request: &ProbeRequest, observed: &Observed) -> (Finding, bo
         (None, _) => {}
         (Some(Distrust::OtherName(_)), Strictness::Known { name: false, .. }) => {}
         (Some(why), Strictness::None) => {
-            return (finding(Outcome::Warning, format!("{why}; let through by --no-verify"), ""), true);
+            return (finding(Outcome::Warning, format!("{why}; accepted because of --no-verify"), ""), true);
         }
         (Some(why), Strictness::Known { issuer: false, .. }) if unknown(why) => {
             let message = format!("{}{why}", expiry(request.now, observed).unwrap_or_default());
@@ -26,7 +26,7 @@ pub(super) fn judge(request: &ProbeRequest, observed: &Observed) -> (Finding, bo
         (Some(why), _) => return (finding(Outcome::Failed, why.to_string(), remedy(why)), false),
     }
     let Some(leaf) = observed.chain.first() else {
-        return (finding(Outcome::Failed, "there is none".to_owned(), ""), false);
+        return (finding(Outcome::Failed, "the server sent no certificate".to_owned(), ""), false);
     };
     let [month, ..] = expiry_alarms(leaf.not_before, leaf.not_after);
     let left = days_left(leaf.not_after, request.now);
@@ -39,22 +39,22 @@ pub(super) fn judge(request: &ProbeRequest, observed: &Observed) -> (Finding, bo
 
 fn expiry(now: i64, observed: &Observed) -> Option<String> {
     let leaf = observed.chain.first()?;
-    Some(format!("ends in {}; ", counted(days_left(leaf.not_after, now), "day")))
+    Some(format!("expires in {}; ", counted(days_left(leaf.not_after, now), "day")))
 }
 
 const fn remedy(why: &Distrust) -> &'static str {
     match why {
         Distrust::Expired => "renew it",
-        Distrust::NotYetValid => "look at the clocks, its and ours",
+        Distrust::NotYetValid => "check the clocks of the server and of this host",
         Distrust::UnknownIssuer | Distrust::SelfSigned => {
-            "name the issuer with --ca; a server must send its chain, too"
+            "pass the issuer with --ca, and check that the server sends its whole chain"
         }
         Distrust::OtherName(_) => {
-            "ask for another name with --server-name, or give the server the right certificate"
+            "set another name with --server-name, or configure a certificate for this name"
         }
-        Distrust::NoRoots(_) => "name the issuer with --ca",
+        Distrust::NoRoots(_) => "pass the issuer with --ca",
         Distrust::Other(_) => "",
     }
 }
 
-const UNKNOWN: &str = "name the issuer with --ca to have it verified";
+const UNKNOWN: &str = "pass the issuer with --ca to verify it";

@@ -240,7 +240,7 @@ impl Frontend {
             Machine::Smtp(smtp) => smtp.receive(input, out),
         };
         match step {
-            // It waits for the end of a line that is none.
+            // The machine waits for the end of a command, but these bytes are a TLS record.
             Step::Read(_) if speaks_tls(input) => Step::Close(CloseReason::SpeaksTls),
             step => step,
         }

@@ -105,7 +105,7 @@ pub(crate) fn difference(old: &Socket, new: &Socket) -> String {
     let more = names.len().saturating_sub(MAX_NAMES);
     let shown = names.get(..MAX_NAMES).unwrap_or(&names).join(", ");
     match (names.is_empty(), more) {
-        (true, _) => "what its listeners have in common".to_owned(),
+        (true, _) => "shared settings of its listeners".to_owned(),
         (false, 0) => shown,
         (false, more) => format!("{shown} and {more} more"),
     }

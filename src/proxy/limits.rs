@@ -68,9 +68,9 @@ const MAX_REFUSAL_TIME: Duration = Duration::from_secs(10);
 /// The limit that refuses a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LimitReached {
-    #[error("the listener has limits.maxConnections open connections")]
+    #[error("too many open connections to the listener (limits.maxConnections)")]
     ListenerFull,
-    #[error("the client has limits.maxConnectionsPerClient open connections")]
+    #[error("too many open connections of the client (limits.maxConnectionsPerClient)")]
     ClientFull,
     #[error("the client is banned by limits.authFailures")]
     Banned,

@@ -268,7 +268,7 @@ impl Relay {
         }
     }
 
-    /// Decides whether the end of a side completes the session. Whoever ends first is judged. A backend may end a
+    /// Decides whether the end of a side completes the session. The side that ends first determines the outcome. A backend may end a
     /// session whose client is silent.
     fn end(&self) -> End {
         match self.follower.interrupted() {

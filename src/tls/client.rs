@@ -292,7 +292,10 @@ mod tests {
         };
         let leaf = root.issue_with(expired_params("leaf", &["imap.test"]), KeyPair::generate().unwrap());
         let not_accepted = "the backend presents a certificate that is not accepted: ";
-        assert_eq!(failure(leaf, "imap.test").await, format!("{not_accepted}it has expired; renew it there"));
+        assert_eq!(
+            failure(leaf, "imap.test").await,
+            format!("{not_accepted}it has expired; renew it on that server")
+        );
         let mut params = expired_params("old authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let old = root.below_with(params);
@@ -309,7 +312,7 @@ mod tests {
         let expected = "it is not for the name pop.test; set upstream.tls.serverName";
         assert_eq!(other_name, format!("{not_accepted}{expected}"));
         let self_signed = failure(self_signed_ca(), "imap.test").await;
-        assert!(self_signed.contains("it is self-signed; if that is meant, add it to "), "{self_signed}");
+        assert!(self_signed.contains("it is self-signed; to trust it, add it to "), "{self_signed}");
         let untrusted = failure(Ca::new("other").issue(&["imap.test"]), "imap.test").await;
         assert!(untrusted.contains("add its authority to upstream.tls.caCertificateRefs"), "{untrusted}");
     }

@@ -60,10 +60,10 @@ pub enum Distrust {
     #[error("it is not valid yet")]
     NotYetValid,
     /// No trusted authority has issued it.
-    #[error("nobody who is trusted here has issued it")]
+    #[error("its issuer is not trusted")]
     UnknownIssuer,
     /// It is self-signed, and not itself trusted.
-    #[error("it is self-signed, and not among those that are trusted here")]
+    #[error("it is self-signed and not trusted")]
     SelfSigned,
     /// It has none of the requested names.
     #[error("it is not for {0}")]

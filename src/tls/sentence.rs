@@ -15,8 +15,8 @@ impl HandshakeFailure {
     pub(crate) fn without_words(&self) -> String {
         let text = match self {
             Self::Closed(_) => "the client closed the connection during the TLS handshake",
-            Self::UnknownName(_) => "the client asked by SNI for a name that no listener on this address has",
-            Self::ForeignProtocol => "the client offers only protocols by ALPN that are not spoken here",
+            Self::UnknownName(_) => "the client requested a name by SNI that no listener on this address has",
+            Self::ForeignProtocol => "the client offers no supported protocol (ALPN)",
             Self::TooLong => "the client sent a TLS handshake that is too long",
             Self::Version(_)
             | Self::NoCommonVersion
@@ -27,7 +27,7 @@ impl HandshakeFailure {
             | Self::Oversized
             | Self::NoKeyExchange => return format!("the client {self}"),
             Self::Alert(_) => "the client refused the TLS handshake with an alert",
-            _ => "the client and we cannot agree on TLS",
+            _ => "the client could not complete the TLS handshake",
         };
         text.to_owned()
     }
@@ -70,10 +70,10 @@ pub(super) fn remedy_for_backend(failure: &HandshakeFailure) -> &'static str {
 pub(super) fn of(error: &CertificateError) -> String {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "it has expired; renew it there".to_owned()
+            "it has expired; renew it on that server".to_owned()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet; check the clocks there and here".to_owned()
+            "it is not valid yet; check the clocks of both hosts".to_owned()
         }
         CertificateError::UnknownIssuer => {
             "no trusted authority has issued it; add its authority to upstream.tls.caCertificateRefs, or the \
@@ -93,7 +93,7 @@ pub(super) fn of(error: &CertificateError) -> String {
         }
         CertificateError::Other(OtherError(cause)) => match cause.downcast_ref::<webpki::Error>() {
             Some(webpki::Error::CaUsedAsEndEntity) => {
-                "it is self-signed; if that is meant, add it to upstream.tls.caCertificateRefs".to_owned()
+                "it is self-signed; to trust it, add it to upstream.tls.caCertificateRefs".to_owned()
             }
             Some(webpki::Error::UnsupportedCertVersion) => {
                 "it has X.509 version 1, which has no names to verify; replace it there by a certificate of version 3 \
@@ -159,7 +159,7 @@ impl fmt::Display for InvalidIssuer {
         let (problem, remedy) = if *has_expired {
             ("has expired", "replace it there")
         } else {
-            ("is not valid yet", "check the clocks there and here")
+            ("is not valid yet", "check the clocks of both hosts")
         };
         write!(f, "certificate {position} of its chain, the authority \"{subject}\", {problem}; {remedy}")
     }

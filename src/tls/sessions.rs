@@ -1,7 +1,7 @@
 //! The TLS sessions with backends that are stored for resumption, for a limited time.
 //!
 //! A resumed session verifies no certificate, and every resumption brings a new ticket. Without a limit, a backend whose
-//! certificate has become invalid would never be noticed by whoever resumes.
+//! certificate has become invalid would not be detected when a session is resumed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -37,7 +37,7 @@ fn argo_cd_calls_healthy_what_is_ready() {
     let Some(tools) = Tools::new("argo_cd_calls_healthy_what_is_ready") else { return };
     let script = read("argocd/health.lua");
     let config = documents(&read("argocd/health.yaml")).remove(0);
-    for kind in ["MailServer", "MailListener"] {
+    for kind in ["MailServer", "MailListener", "MailRoute"] {
         let key = format!("resource.customizations.health.mailgress.dev_{kind}");
         assert_eq!(config["data"][&key], Value::from(script.clone()), "{kind}");
     }

@@ -74,7 +74,7 @@ fn settings_that_exclude_each_other_are_refused() {
                 http(&json!({ "url": "http://a/", "headers": [{ "name": "X-Key" }] })),
                 &["exactly one of value and valueFrom"],
             ),
-            (server(&apop), &["APOP needs an auth service"]),
+            (server(&apop), &["APOP needs auth.http"]),
             (methods("imap", "APOP"), &["APOP exists in POP3 only"]),
             (methods("imap", "NONE"), &["NONE exists in SMTP only"]),
             (methods("pop3", "NONE"), &["NONE exists in SMTP only"]),
@@ -87,7 +87,7 @@ fn settings_that_exclude_each_other_are_refused() {
                 server(
                     &json!({ "tls": { "clientAuth": { "mode": "Disabled", "crlRefs": [{ "kind": "ConfigMap", "name": "c" }] } } }),
                 ),
-                &["crlRefs without client certificates have no meaning"],
+                &["crlRefs need client certificates"],
             ),
             (
                 server(&json!({ "allowedListeners": { "namespaces": { "from": "Selector" } } })),
@@ -211,7 +211,7 @@ fn settings_that_are_misplaced_or_missing_are_refused_with_a_sentence() {
         &[
             (
                 served(&json!({ "port": 143, "smtp": { "capabilities": [] } })),
-                &["smtp is for SMTP, and this listener speaks another protocol; remove it, or move it to"],
+                &["smtp is for SMTP, but this listener has another protocol; remove it, or move it to"],
             ),
             (served(&json!({ "port": 995, "smtp": {} })), &["smtp is for SMTP"]),
             (served(&json!({ "port": 25, "pop3": {} })), &["pop3 is for POP3"]),
@@ -220,7 +220,7 @@ fn settings_that_are_misplaced_or_missing_are_refused_with_a_sentence() {
                 &["spec.upstream.healthCheck", "timeout is above interval"],
             ),
             (check(json!({ "timeout": "20s" })), &["above its interval (default 10s)"]),
-            (settings(&json!({ "limits": limits })), &["never reached"]),
+            (settings(&json!({ "limits": limits })), &["must not be larger than maxConnections"]),
             (mail_server(&no_backend), &["no authentication is configured for a listener; write auth.http"]),
             (mail_server(&passthrough(no_backend)), &["auth.passthrough needs a backend to log in to"]),
             (attached(&json!({ "auth": { "passthrough": {} } })), &["needs a backend to log in to"]),

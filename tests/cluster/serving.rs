@@ -46,10 +46,7 @@ fn endpoints_that_terminate_serve_until_another_is_ready() {
     cluster.wait_for("Ready", "mailserver/edge");
     assert_eq!(served_by(at).unwrap().1, "a OK first");
     let status = cluster.get("mailserver/edge")["status"].to_string();
-    assert!(
-        status.contains("no ready endpoint for port 143, so those that are terminating are used"),
-        "{status}"
-    );
+    assert!(status.contains("no ready endpoint for port 143, so terminating endpoints are used"), "{status}");
     cluster.backends(&[(&first, terminating()), (&second, ready())]);
     wait::eventually("only the one that is ready is used", || {
         (0..4).all(|_| served_by(at).is_some_and(|(_, answer)| answer == "a OK second")).then_some(())

@@ -19,7 +19,9 @@ mod links;
 mod manifests;
 mod pages;
 mod play;
+mod prose;
 mod reference;
 mod shell;
+mod source;
 #[allow(dead_code, reason = "shared with tests/it, which needs all of it")]
 mod support;

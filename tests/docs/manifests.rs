@@ -1,4 +1,4 @@
-//! The YAML of the pages: `mailgress check` accepts every MailServer and MailListener.
+//! The YAML of the pages: `mailgress check` accepts every MailServer, MailListener and MailRoute.
 
 use std::path::PathBuf;
 

@@ -43,6 +43,11 @@ fn generated_metrics_are_those_of_the_table() {
 }
 
 #[test]
+fn the_label_kind_names_all_kinds() {
+    assert!(metrics::names_all_kinds(), "KIND in src/model/metric.rs");
+}
+
+#[test]
 fn generated_reasons_are_those_of_the_code() {
     is_current("docs/reasons/index.md", &reasons::page());
 }

@@ -148,7 +148,7 @@ fn a_half_written_file_changes_nothing_and_is_told_until_it_is_whole() {
     let mut session = edge.session();
     let text = serde_json::to_string_pretty(&edge.edge("second.test")).unwrap();
     edge.folder.write_text("server.yaml", &text[..text.len() - 20]);
-    let problem = tells(&mailgress, &["server.yaml:", "keeps what it last held"]);
+    let problem = tells(&mailgress, &["server.yaml:", "the last valid content stays in use"]);
     assert!(
         problem.split("server.yaml:").nth(1).unwrap().starts_with(|c: char| c.is_ascii_digit()),
         "{problem}"
@@ -260,7 +260,7 @@ fn a_file_that_grows_without_bound_costs_neither_memory_nor_sessions() {
     let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(300_000));
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100_000));
     for (text, bound) in [
-        (merges, "stand for more than 20000 values"),
+        (merges, "expand to more than 20000 values"),
         (wide, "commas and opening brackets"),
         (long, "bytes of text"),
         ("{a: ".repeat(50_000), "nested more than 64 deep"),
@@ -270,7 +270,7 @@ fn a_file_that_grows_without_bound_costs_neither_memory_nor_sessions() {
         (" ".repeat(4 << 20), "3 MiB"),
     ] {
         edge.folder.write_text("server.yaml", &text);
-        tells(&mailgress, &["server.yaml", bound, "keeps what it last held"]);
+        tells(&mailgress, &["server.yaml", bound, "the last valid content stays in use"]);
         assert_eq!(greets(edge.at).as_deref(), Some("first.test"));
     }
     let grown = mailgress.peak_bytes() - before;
@@ -293,8 +293,8 @@ fn links_to_the_folder_itself_and_to_the_root_do_not_keep_changes_from_being_rea
     symlink(".", edge.folder.file("loop")).unwrap();
     let mailgress = Mailgress::start(&edge.folder);
     comes_to_greet(edge.at, "first.test");
-    tells(&mailgress, &["/root: ", "leads back"]);
-    tells(&mailgress, &["/loop: ", "leads back"]);
+    tells(&mailgress, &["/root: ", "already read"]);
+    tells(&mailgress, &["/loop: ", "already read"]);
     edge.folder.write("server.yaml", &edge.edge("second.test"));
     comes_to_greet(edge.at, "second.test");
     for link in ["root", "loop"] {

@@ -253,7 +253,7 @@ fn a_socket_of_a_killed_process_is_replaced_and_one_of_a_living_process_is_not()
     edge.mailgress.wait(MOMENT);
     assert!(edge.socket.exists(), "a killed process leaves it behind");
     let said = edge.says(1, &["sessions"]);
-    assert!(said.contains("the process that made it has ended"), "{said}");
+    assert!(said.contains("the process that created the socket has ended"), "{said}");
     let socket = edge.socket.to_str().unwrap().to_owned();
     let mut next = Mailgress::start_with(&edge.folder, &["--control-socket", &socket]);
     assert_eq!(edge.says(0, &["sessions"]), "There are no sessions.\n");

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Looks for phrases in the documentation that readers had to read twice, with Harper and the rules beside this file.
+# tests/docs/prose.rs looks for the same phrases in src/, charts/ and deploy/.
 #
 # Usage: tests/prose/check.sh HARPER
 set -eu

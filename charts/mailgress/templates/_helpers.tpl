@@ -1,10 +1,10 @@
-{{/* Names, labels, and what is worked out from values. */}}
+{{/* Names, labels, and values that are computed from others. */}}
 
 {{- define "mailgress.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 50 characters, so that what is appended still fits into a name of 63. */}}
+{{/* 50 characters, so that a name with a suffix has at most 63. */}}
 {{- define "mailgress.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
@@ -22,7 +22,7 @@
 {{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
-{{/* What is cluster-wide has the namespace in its name, so that two releases do not share it. */}}
+{{/* Names of cluster-wide objects contain the namespace, so that two releases do not share them. */}}
 {{- define "mailgress.clusterName" -}}
 {{- $name := include "mailgress.fullname" . -}}
 {{- $namespace := include "mailgress.namespace" . -}}
@@ -46,13 +46,13 @@ app.kubernetes.io/name: {{ include "mailgress.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* Of pods that serve mail, and of no other pod of the release. */}}
+{{/* The labels of pods that serve mail. No other pod of the release has them. */}}
 {{- define "mailgress.podSelector" -}}
 {{ include "mailgress.selectorLabels" . }}
 app.kubernetes.io/component: proxy
 {{- end -}}
 
-{{/* Of every object. Takes the root, or a dict of `root` and more `labels`. */}}
+{{/* The labels of every object. Takes the root, or a dict of `root` and more `labels`. */}}
 {{- define "mailgress.labels" -}}
 {{- $root := default . .root -}}
 {{- $own := dict
@@ -64,7 +64,7 @@ app.kubernetes.io/component: proxy
 {{- toYaml (mustMerge (dict) $selector $own (default (dict) .labels) $root.Values.commonLabels) -}}
 {{- end -}}
 
-{{/* `annotations:` with those of all objects, or nothing. Takes a dict of `root` and `annotations`. */}}
+{{/* The field `annotations:`, including the annotations of all objects, or nothing. Takes a dict of `root` and `annotations`. */}}
 {{- define "mailgress.annotations" -}}
 {{- with mustMerge (dict) (default (dict) .annotations) .root.Values.commonAnnotations -}}
 annotations:
@@ -72,7 +72,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* metadata but for the name. Takes a dict of `root` and, where there are any, `namespace`, `labels`, `annotations`. */}}
+{{/* The metadata without the name. Takes a dict of `root` and optional `namespace`, `labels`, `annotations`. */}}
 {{- define "mailgress.metadata" -}}
 namespace: {{ default (include "mailgress.namespace" .root) .namespace }}
 labels:
@@ -118,7 +118,7 @@ labels:
 {{- $seconds -}}
 {{- end -}}
 
-{{/* Sysctl, Capability or None. */}}
+{{/* The effective lowPorts: Sysctl, Capability or None. */}}
 {{- define "mailgress.lowPorts" -}}
 {{- $wanted := .Values.lowPorts -}}
 {{- if eq $wanted "Auto" -}}
@@ -142,7 +142,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* The kind is known to the API server, or nobody has asked one: `helm template`, and Argo CD, which orders by itself. */}}
+{{/* Whether the API server knows the kind. Also true without an API server: `helm template`, and Argo CD, which sorts the objects itself. */}}
 {{- define "mailgress.knowsOurKinds" -}}
 {{- if .Capabilities.APIVersions.Has "mailgress.dev/v1alpha1/MailServer" -}}
 true

@@ -7,7 +7,7 @@
 {{- $asRoot := eq $low "Capability" -}}
 metadata:
   labels:
-    {{- /* Not the chart's version: a release that changes nothing of the pods ends no session. */}}
+    {{- /* Without the chart's version, so that a release without changes of the pods ends no session. */}}
     {{- toYaml (mustMerge (include "mailgress.podSelector" . | fromYaml) .Values.podLabels .Values.commonLabels) | nindent 4 }}
   annotations:
     kubectl.kubernetes.io/default-container: mailgress

@@ -1,4 +1,4 @@
--- Health of a MailServer or a MailListener, by its condition Ready. What is served from an earlier generation is degraded.
+-- Health of a MailServer, MailListener or MailRoute, by its condition Ready. It is Progressing until the status is about this generation.
 local hs = { status = "Progressing", message = "not seen by Mailgress yet" }
 local status = obj.status
 if status == nil or status.conditions == nil then

@@ -99,7 +99,7 @@ pub(super) fn tiles(view: &View, draining: bool) -> Markup {
                 dd {
                     (words::size(totals.listeners))
                     small {
-                        @if draining { "no new sessions, those that are open go on for a while" }
+                        @if draining { "draining: no new sessions; open sessions end soon" }
                         @else if totals.not_ready + totals.alarming + totals.pending == 0 { "all Ready" } @else {
                             (words::size(totals.not_ready)) " not ready"
                             @if totals.alarming > 0 { ", " (words::size(totals.alarming)) " with an alarm" }
@@ -155,7 +155,7 @@ pub(super) fn search(question: &Question) -> Markup {
             }
             label {
                 input type="checkbox" name="only" value=(TROUBLED) checked[question.only_troubled];
-                " only what needs a look"
+                " only with a problem"
             }
             button type="submit" { "Show" }
             @if question.only_troubled || !question.text.is_empty() { a href="/" { "Show all" } }

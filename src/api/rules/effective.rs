@@ -25,7 +25,7 @@ fn authentication() -> Vec<Value> {
                 has_auth_service("l"),
                 has_auth_service("self")
             )),
-            "auth.http names no auth service; write serviceRef or url in it",
+            "auth.http names no auth service; set serviceRef or url",
         ),
         rule(
             &format!(
@@ -77,8 +77,8 @@ fn tls() -> Vec<Value> {
                 mode(),
                 has_certificate(),
             )),
-            "tls.clientAuth.mode verifies client certificates against nothing; name a ConfigMap or Secret with the CA's \
-             certificate in tls.clientAuth.caCertificateRefs",
+            "tls.clientAuth.mode needs tls.clientAuth.caCertificateRefs; set it to a ConfigMap or Secret with the CA's \
+             certificate",
         ),
         rule(
             &of_each(&format!(
@@ -104,8 +104,8 @@ fn protocols_and_checks() -> Vec<Value> {
                     "false"
                 )
             )),
-            "APOP needs an auth service, and a listener with it has auth.passthrough: its digest cannot be passed through; \
-             remove it from pop3.authMethods, or use auth.http",
+            "APOP needs auth.http, but a listener with APOP has auth.passthrough, which cannot relay its digest; remove \
+             APOP from pop3.authMethods, or use auth.http",
         ),
         rule(
             &of_each(&format!(

@@ -45,7 +45,7 @@ pub(super) enum Failure {
     #[error("closed the connection without an answer: {0}")]
     Unanswered(io::Error),
     /// The connection ended within the head.
-    #[error("broke off its answer within the headers: {0}")]
+    #[error("broke the connection in the middle of the headers: {0}")]
     Cut(io::Error),
     /// The bytes are not an HTTP answer.
     #[error("sent an answer that cannot be used: {0}")]

@@ -36,10 +36,10 @@ pub(super) enum HeadError {
     #[error("it is not an HTTP/1.x response ({0})")]
     NotHttp(httparse::Error),
     /// It is of another version than HTTP/1.0 and HTTP/1.1.
-    #[error("it is of another version of HTTP than 1.0 and 1.1")]
+    #[error("its HTTP version is not 1.0 or 1.1")]
     Version,
     /// A header line has a wrong form.
-    #[error("a header of it is not valid ({0})")]
+    #[error("one of its headers is invalid ({0})")]
     Header(httparse::Error),
     /// It has more than [`MAX_HEADERS`] header lines.
     #[error("it has more than {MAX_HEADERS} headers")]
@@ -274,11 +274,11 @@ mod tests {
         let error = Head::parse(b"220 mail.test ESMTP\r\n").unwrap_err().to_string();
         assert!(error.starts_with("it is not an HTTP/1.x response ("), "{error}");
         for (answer, said) in [
-            ("HTTP/2.0 200 OK\r\n\r\n".to_owned(), "it is of another version of HTTP than 1.0 and 1.1"),
+            ("HTTP/2.0 200 OK\r\n\r\n".to_owned(), "its HTTP version is not 1.0 or 1.1"),
             (format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101)), "it has more than 100 headers"),
             (
                 "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n".to_owned(),
-                "a header of it is not valid (invalid header name)",
+                "one of its headers is invalid (invalid header name)",
             ),
         ] {
             assert_eq!(Head::parse(answer.as_bytes()).unwrap_err().to_string(), said);

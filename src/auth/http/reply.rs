@@ -29,10 +29,10 @@ pub enum ReplyError {
     #[error("it has no Auth-Status header (status {0}); is this the right URL?")]
     NoStatus(StatusCode),
     /// It has `Auth-Status: OK`, but no success status (quirk Q-17).
-    #[error("it says Auth-Status: OK with status {0}; a login is only accepted with a 2xx status")]
+    #[error("it has Auth-Status: OK with status {0}; a login is only accepted with a 2xx status")]
     NotSuccess(StatusCode),
     /// Only one of `Auth-Server` and `Auth-Port` is set.
-    #[error("it names Auth-Server and Auth-Port only by half")]
+    #[error("it has only one of Auth-Server and Auth-Port")]
     HalfServer,
     /// `Auth-Server` is neither an address nor a host name.
     #[error("its Auth-Server is neither an address nor a host name")]

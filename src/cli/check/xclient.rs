@@ -22,10 +22,10 @@ pub(super) struct XclientField {
     pub(super) field: String,
 }
 
-pub(super) const PROBLEM: &str = "a backend that believes XCLIENT lets everybody who connects from Mailgress's addresses claim to \
+pub(super) const PROBLEM: &str = "if a backend trusts XCLIENT from Mailgress's addresses, anyone who connects from them can claim to \
                                   be any client or user";
 pub(super) const REMEDY: &str = "if the backend takes PROXY headers, set upstream.proxyProtocol: V2 and xclient: false; \
-                                 otherwise let it believe XCLIENT of Mailgress's addresses only";
+                                 otherwise configure the backend to trust XCLIENT only from Mailgress's addresses";
 
 /// Returns each field once.
 pub(super) fn fields(objects: &Objects) -> Vec<XclientField> {

@@ -212,7 +212,7 @@ fn capabilities_that_are_announced_anyway_are_named_and_left_out() {
         server { listen 143; imap_capabilities IMAP4rev1 AUTH=PLAIN; } }";
     let imported = inline(text).unwrap();
     let left_out = |line: u32, what: &str| {
-        format!("x.conf:{line}: {what} is left out: Mailgress announces it by itself, where it is true\n")
+        format!("x.conf:{line}: {what} is omitted: Mailgress announces it automatically\n")
     };
     let expected = [
         left_out(2, "smtp_capabilities \"AUTH PLAIN LOGIN\""),
@@ -223,7 +223,7 @@ fn capabilities_that_are_announced_anyway_are_named_and_left_out() {
         .advice
         .iter()
         .map(|note| format!("{note}\n"))
-        .filter(|line| line.contains("left out"))
+        .filter(|line| line.contains("is omitted: Mailgress"))
         .collect();
     assert_eq!(advice, expected.concat());
     assert_eq!(notes(&imported), "", "nothing has to be done");
@@ -354,7 +354,7 @@ fn certificates_that_nginx_cannot_load_are_refused() {
         ),
         (
             "rsa.pem broken.key ",
-            "x.conf:3: cannot load certificate key \"tls/broken.key\": it holds no valid private key",
+            "x.conf:3: cannot load certificate key \"tls/broken.key\": it contains no valid private key",
         ),
     ] {
         assert_eq!(imported(files).unwrap_err().to_string(), expected, "{files}");
@@ -371,7 +371,7 @@ fn certificates_that_nginx_cannot_load_are_refused() {
     assert!(imported(&format!("rsa.pem rsa.key {verify} tls/ca.pem; ssl_crl tls/ca.crl;")).is_ok());
     for (directive, expected) in [
         ("ssl_dhparam nowhere", format!("cannot load DH parameters \"nowhere\": {reason}")),
-        ("ssl_dhparam tls/ca.pem", "cannot load DH parameters \"tls/ca.pem\": no PEM block of them in it".to_owned()),
+        ("ssl_dhparam tls/ca.pem", "cannot load DH parameters \"tls/ca.pem\": the file contains no DH parameters in PEM".to_owned()),
         ("ssl_ciphers FOO:!aNULL", "ssl_ciphers \"FOO:!aNULL\": no cipher match; name suites of OpenSSL".to_owned()),
         (
             "ssl_ecdh_curve prime256v1:foo",
@@ -407,10 +407,8 @@ fn an_import_reports_where_it_accepts_passwords_that_are_not_listed() {
     let said: Vec<&String> = advice.iter().filter(|line| line.contains("passwordLogins")).collect();
     assert_eq!(
         said,
-        [
-            "x.conf:2: smtp_auth none: nginx accepts logins with a password all the same, and so the manifests have \
-          smtp.passwordLogins: Always; remove this field to refuse them"
-        ]
+        ["x.conf:2: smtp_auth none: nginx also accepts password logins, so the manifests set \
+          smtp.passwordLogins: Always; remove this field to refuse them"]
     );
 }
 

@@ -32,7 +32,7 @@ impl Login {
         }
         let Some(user) = self.user.clone() else { return Ok(None) };
         let Some(password) = std::env::var_os(PASSWORD) else {
-            bail!("--user: there is no password in {PASSWORD}");
+            bail!("--user needs a password in the environment variable {PASSWORD}");
         };
         Ok(Some(Credentials { user, password: Secret::from(password.as_encoded_bytes()) }))
     }

@@ -99,7 +99,7 @@ impl ServiceOptions {
         }
         match &reached.cluster_address {
             Some(address) => Ok(address.clone()),
-            None => bail!("the Service has no cluster address; say with --at where it is reached"),
+            None => bail!("the Service has no cluster IP; pass its address with --at"),
         }
     }
 }
@@ -128,12 +128,15 @@ fn plan(listener: &Entry, host: &str, reached: &Reached, options: &ProbeOptions)
     }
     let Some(port) = listener.port() else {
         let mut report = Report::new(listener.socket.clone(), protocol);
-        report.skip(format!("{} is not behind a Service", listener.socket));
+        report.skip(format!("no Service forwards to {}", listener.socket));
         return Ok(Plan::Report(Box::new(report)));
     };
     if !reached.ports.contains(&port) {
         let message = format!("the Service has no port {port}");
-        return failed(message, "run Mailgress with --service, which keeps its ports, or add it");
+        return failed(
+            message,
+            "start Mailgress with --service, which adds the ports, or add the port to the Service",
+        );
     }
     let target = match host.parse::<IpAddr>() {
         Ok(ip) => BackendAddress::Ip((ip, port).into()),
@@ -177,7 +180,7 @@ pub(super) fn write(out: &mut impl Write, probed: &[Probed]) -> io::Result<()> {
         ]);
     }
     if table.is_empty() {
-        return writeln!(out, "There are no listeners to visit.");
+        return writeln!(out, "There are no listeners to test.");
     }
     table.write(out, terminal_width())?;
     for Probed { listener, report } in probed {
@@ -220,7 +223,7 @@ fn works(report: &Report) -> String {
 
 /// A listener sends a greeting even if its backend is not available.
 const WITHOUT_LOGIN: &str =
-    "Nobody logged in, so no backend was asked: --login-file says who (test.loginSecret in the chart).";
+    "No login was tested. To test one, pass --login-file (in the chart: test.loginSecret).";
 /// The maximum number of concurrent probes.
 const AT_ONCE: usize = 16;
 /// The label that replaces a wildcard.

@@ -37,7 +37,7 @@ fn shown(out: &mut impl Write, index: usize, certificate: &CertificateFacts) -> 
     let number = index.saturating_add(1);
     writeln!(out, "{:20}{number} {subject}, issued by {issuer}", "")?;
     let left =
-        if *days_left < 0 { "is over".to_owned() } else { format!("{} left", counted(*days_left, "day")) };
+        if *days_left < 0 { "expired".to_owned() } else { format!("{} left", counted(*days_left, "day")) };
     writeln!(out, "{:22}{FAINT}{not_before} to {not_after}, {left}{FAINT:#}", "")?;
     if !names.is_empty() {
         writeln!(out, "{:22}{FAINT}for {}{FAINT:#}", "", names.join(", "))?;

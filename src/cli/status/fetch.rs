@@ -26,8 +26,8 @@ pub(super) async fn json(address: &str, path: &str, bound: Duration) -> anyhow::
     let answer = answer.with_context(|| format!("{address} does not answer within {bound:?}"))?;
     answer.with_context(|| {
         format!(
-            "no instance answers at {address}; name one with --address (kubectl port-forward makes one \
-             reachable), or ask a cluster with -A or --namespace"
+            "no instance answers at {address}; set --address (kubectl port-forward makes a pod reachable), or read the \
+             status from a cluster with -A or --namespace"
         )
     })
 }
@@ -44,7 +44,7 @@ async fn get(host: &str, path: &str) -> anyhow::Result<Value> {
     }
     let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("{path} cannot be read: {error}"))?;
-    serde_json::from_slice(&body.to_bytes()).with_context(|| format!("{path} is no JSON"))
+    serde_json::from_slice(&body.to_bytes()).with_context(|| format!("the response to {path} is not JSON"))
 }
 
 /// The maximum size of a document in bytes. It is enough for many thousands of objects.

@@ -181,9 +181,10 @@ impl Seen {
         let problem = match (&self.unread, &front, &self.unwritten) {
             (Some((failure, _)), ..) => Some(format!("cannot be read: {failure}")),
             (None, Front::NotFound(_), _) => Some("does not exist".to_owned()),
-            (.., Some(Unwritten::Refused(why))) => Some(format!("does not get its ports: {why}")),
+            (.., Some(Unwritten::Refused(why))) => Some(format!("cannot be updated: {why}")),
             (.., Some(Unwritten::KeptLast)) => Some(
-                "keeps its last ports though no listener has them: a Service must have one; give it one of its own"
+                "keeps its last ports although no listener uses them, because a Service needs at least one port; add a port \
+                 of your own"
                     .to_owned(),
             ),
             _ => None,

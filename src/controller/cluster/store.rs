@@ -237,8 +237,8 @@ impl Store {
         }
         if self.excess > 0 {
             problems.insert(format!(
-                "{} watches for what is referred to are running, and {} more would be needed; \
-                 use fewer Secrets and ConfigMaps, or several classes",
+                "the limit of {} watches is reached; {} referenced objects are not watched; use fewer Secrets and \
+                 ConfigMaps, or several classes",
                 wanted::MAX_REFERRED,
                 self.excess
             ));

@@ -222,8 +222,7 @@ fn read(mut secret: Secret) -> Seen {
 }
 
 /// What the lack of shared keys means.
-const CONSEQUENCE: &str =
-    "without shared keys, clients resume TLS sessions only at the process that began them";
+const CONSEQUENCE: &str = "without shared keys, clients can resume a TLS session only at the same process";
 /// The interval of checks whether a rotation is due.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// HTTP status 409.

@@ -92,8 +92,9 @@ pub(super) fn read_tree(tree: Tree, known: &BTreeMap<PathBuf, Stamp>, recent_wri
         let seen = scan_file(&path, known.get(before), recent_writes);
         (path, seen)
     };
-    let with_message =
-        |(path, why)| (path, format!("cannot read all of it; keeping what it last held: {why}"));
+    let with_message = |(path, why)| {
+        (path, format!("cannot read the folder completely; keeping its previous content: {why}"))
+    };
     Scan {
         files: tree.files.into_iter().map(seen).collect(),
         unreadable: tree.unreadable.into_iter().map(with_message).collect(),

@@ -215,7 +215,7 @@ impl File {
         let is_known = KINDS.contains(&kind.as_str());
         let is_it = |old: &&Manifest| old.key == *key && (old.kind == *kind || !is_known);
         let old: Vec<Manifest> = self.manifests.iter().filter(is_it).cloned().collect();
-        let kept = if old.is_empty() { "" } else { "; it keeps what it last held" };
+        let kept = if old.is_empty() { "" } else { "; its last content stays in use" };
         for old in old {
             if !manifests.iter().any(|new| new.key == old.key && new.kind == old.kind) {
                 manifests.push(old);
@@ -226,7 +226,7 @@ impl File {
     }
 
     fn fail(&mut self, path: &Path, position: Option<(usize, usize)>, why: &str) -> Outcome {
-        let kept = if self.manifests.is_empty() { "" } else { "; the file keeps what it last held" };
+        let kept = if self.manifests.is_empty() { "" } else { "; the last valid content stays in use" };
         let message = format!("{why}{kept}");
         let problems = vec![Problem { path: path.to_owned(), position, object: None, message }];
         let changed = self.problems != problems;
@@ -306,7 +306,7 @@ impl Loaded {
 fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
     let Manifest { kind, key, .. } = manifest;
     let message = format!(
-        "{kind} {key} is also in {}, which wins; remove one of the two, or rename it",
+        "{kind} {key} is also in {}, which takes precedence; remove or rename one of them",
         first.display()
     );
     let object = Some((kind.clone(), key.clone()));

@@ -139,7 +139,10 @@ async fn a_half_written_file_changes_nothing_and_is_reported() {
     fs::write(&file, text.trim_end().trim_end_matches('}')).unwrap();
     let told = running.status(|status| status["problems"][0].is_string()).await;
     let problem = told["problems"][0].to_string();
-    assert!(problem.contains("a.yaml:") && problem.contains("keeps what it last held"), "{problem}");
+    assert!(
+        problem.contains("a.yaml:") && problem.contains("the last valid content stays in use"),
+        "{problem}"
+    );
     assert!(!running.snapshots.has_changed().unwrap());
     fs::write(&file, text).unwrap();
     assert_eq!(running.sockets().await, ["*:1144"]);
@@ -234,7 +237,7 @@ async fn links_to_the_folder_itself_and_to_the_root_are_reported_and_changes_are
     let mut running = Running::start(folder.path());
     assert_eq!(running.sockets().await, ["*:1143"]);
     let told = running.status(|status| status["problems"][1].is_string()).await["problems"].to_string();
-    assert!(told.contains("/loop: ") && told.contains("/root: ") && told.contains("leads back"), "{told}");
+    assert!(told.contains("/loop: ") && told.contains("/root: ") && told.contains("already read"), "{told}");
     fs::write(&file, server(1144)).unwrap();
     assert_eq!(running.sockets().await, ["*:1144"]);
     running.end().await;
@@ -250,7 +253,9 @@ async fn a_file_that_grows_without_bound_keeps_its_content_and_others_are_read()
     let wide = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(10_000), "*a,".repeat(100_000));
     for (text, bound) in [(wide, "a.yaml:2:"), ("{a: ".repeat(50_000), "64 deep")] {
         fs::write(&file, text).unwrap();
-        let is_told = |problem: &str| problem.contains(bound) && problem.contains("keeps what it last held");
+        let is_told = |problem: &str| {
+            problem.contains(bound) && problem.contains("the last valid content stays in use")
+        };
         running.status(|status| status["problems"][0].as_str().is_some_and(is_told)).await;
     }
     assert!(!running.snapshots.has_changed().unwrap());

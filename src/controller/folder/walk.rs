@@ -62,7 +62,7 @@ impl Walker {
     fn follow(&mut self, link: &Path, depth: usize) {
         let Some(target) = FolderId::of(link) else { return };
         let refused = if self.ancestors.contains(&target) || self.seen.contains(&target) {
-            "this link leads back to a folder that is read already, or that holds it; remove the link"
+            "this link points to a folder that is already read, or to one of its parents; remove the link"
                 .to_owned()
         } else if self.followed >= MAX_LINKS {
             format!("more than {MAX_LINKS} links to folders")
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(names(&tree, folder.path()), ["a.yaml", "self.yaml", "sub/b.yaml", "z.yaml"]);
         let told: Vec<&PathBuf> = tree.unreadable.keys().collect();
         assert_eq!(told, [&path("loop"), &path("root"), &path("sub/again"), &path("sub/up")]);
-        assert!(tree.unreadable.values().all(|why| why.contains("leads back")), "{tree:?}");
+        assert!(tree.unreadable.values().all(|why| why.contains("already read")), "{tree:?}");
         assert_eq!(tree.folders.len(), 2);
     }
 

@@ -179,12 +179,12 @@ fn waits_until_every_ready_replica_has_answered_or_is_silent() {
     let ready = BTreeMap::from([(address(), "pod-a".to_owned())]);
     let began = replica.began;
     replica.peers.as_mut().unwrap().set(&ready, began);
-    let asks = GateState::AwaitsReplicas("replica pod-a has not said yet what it serves".to_owned());
+    let asks = GateState::AwaitsReplicas("replica pod-a has not answered yet".to_owned());
     assert_eq!(replica.check(LATER), asks);
     // The other replica is silent, so the status counts, without a limit.
     replica.peers.as_mut().unwrap().apply_timeouts(began + LATER);
     replica.status = programmed_status(&["a", "b"], 1);
-    assert!(replica.waits(LATER * 2).ends_with("(its status says that it was served)"));
+    assert!(replica.waits(LATER * 2).ends_with("(it was served before, according to its status)"));
     replica.status = programmed_status(&["a"], 1);
     assert_eq!(replica.check(LATER * 2), GateState::Ready);
 }
@@ -194,7 +194,7 @@ fn waits_a_limited_time_for_earlier_listeners_without_another_ready_replica() {
     let mut replica = Starting::new(&two());
     replica.status = programmed_status(&["a", "b"], 1);
     let summary = replica.waits(Duration::ZERO);
-    assert!(summary.ends_with("(its status says that it was served)"), "{summary}");
+    assert!(summary.ends_with("(it was served before, according to its status)"), "{summary}");
     // This replica leads now, and has written the status itself.
     replica.leads = true;
     replica.status = programmed_status(&["a"], 1);
@@ -209,7 +209,7 @@ fn waits_a_limited_time_for_earlier_listeners_without_another_ready_replica() {
 fn listeners_of_the_last_good_generation_in_status_count() {
     let mut replica = Starting::new(&two());
     replica.status = status_with(&["b"], 1, ("False", "UsingLastGood"));
-    assert!(replica.waits(Duration::ZERO).ends_with("(its status says that it was served)"));
+    assert!(replica.waits(Duration::ZERO).ends_with("(it was served before, according to its status)"));
     assert!(matches!(replica.check(TIMEOUT), GateState::ReadyWithout(_)));
     replica.status = status_with(&["b"], 1, ("False", "RefNotFound"));
     replica.gate = Gate::new(TIMEOUT);
@@ -227,7 +227,7 @@ fn waits_without_a_limit_for_earlier_listeners_while_the_replicas_cannot_be_read
     replica.status = programmed_status(&["a", "b"], 1);
     replica.check(Duration::ZERO);
     let summary = replica.waits(LATER);
-    assert!(summary.contains("(its status says that it was served)"), "{summary}");
+    assert!(summary.contains("(it was served before, according to its status)"), "{summary}");
     assert!(summary.ends_with("EndpointSlices of namespace mailgress: forbidden"), "{summary}");
 }
 

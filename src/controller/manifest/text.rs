@@ -31,7 +31,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, String> {
     let text = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect::<Result<String, _>>();
     match text {
         Ok(text) if rest.is_empty() => Ok(text),
-        _ => Err("this begins as UTF-16, and is broken; save the file as UTF-8".to_owned()),
+        _ => Err("invalid UTF-16; save the file as UTF-8".to_owned()),
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
         assert_eq!(text("a: 'x\u{feff}y'\n".as_bytes()).as_deref(), Ok("a: 'x\u{feff}y'\n"));
         assert_eq!(text(b"\xff\xfea\0:\0 \0\xe4\0").as_deref(), Ok("a: \u{e4}"));
         assert_eq!(text(b"\xfe\xff\0a\0\n").as_deref(), Ok("a\n"));
-        assert!(text(b"\xff\xfea\0b").unwrap_err().contains("broken"));
+        assert!(text(b"\xff\xfea\0b").unwrap_err().contains("invalid UTF-16"));
         assert_eq!(text(b"a\n\xff\n").unwrap_err(), "line 2 is not UTF-8; save the file as UTF-8");
     }
 }

@@ -234,7 +234,7 @@ impl Composer {
         self.copied.add(cost);
         if self.copied.values > MAX_COPIES {
             let problem = format!(
-                "its anchors and aliases stand for more than {MAX_COPIES} values; write them out, in several files"
+                "its anchors and aliases expand to more than {MAX_COPIES} values; write them out, in several files"
             );
             return Err(error(at, &problem));
         }

@@ -73,7 +73,7 @@ impl Member {
     }
 
     pub(super) fn silence_message(&self, address: SocketAddr) -> String {
-        format!("replica {} does not say what it serves ({address}): {}", self.name, self.failure)
+        format!("replica {} does not answer status requests ({address}): {}", self.name, self.failure)
     }
 
     pub(super) fn serves(&self, address: SocketAddr, wanted: &Wanted<'_>, listener: &str) -> ServedByOthers {
@@ -97,7 +97,7 @@ impl Member {
         if served.generation != wanted.generation {
             let (theirs, ours) = (served.generation, wanted.generation);
             return ServedByOthers::Pending(format!(
-                "replica {name} is at generation {theirs}, and not at {ours}"
+                "replica {name} serves generation {theirs} instead of {ours}"
             ));
         }
         match served.problems.iter().find(|problem| problem.listener == listener) {

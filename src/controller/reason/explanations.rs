@@ -151,8 +151,8 @@ pub static EXPLANATIONS: [Explanation; 61] = [
                 overlapping address.",
         cause: "Two listeners with the same port and without `hostnames`. Or two listeners on a StartTLS port have \
                 different capabilities, limits or kinds of auth: before the handshake, Mailgress does not know which \
-                of them the client wants. Within one object, a listener that is already served wins; of two new \
-                listeners, neither is served. Between objects, a MailServer's own listener wins, then the older \
+                of them the client wants. Within one object, a listener that is already served takes precedence; of two new \
+                listeners, neither is served. Between objects, a MailServer's own listener takes precedence, then the older \
                 object, then the first one in the order of namespace and name.",
         remedy: "Give one of them another port or address, or give both different `hostnames` and equal shared \
                 settings.",
@@ -217,7 +217,7 @@ pub static EXPLANATIONS: [Explanation; 61] = [
         conditions: &[("Degraded", True), ("Programmed", False), ("Ready", False)],
         meaning: "The current configuration cannot be used. The previous one stays in use, with current endpoints \
                 and certificates.",
-        cause: "An invalid edit, or a Secret or Service that was deleted. `Accepted` or `ResolvedRefs` says which.",
+        cause: "An invalid edit, or a Secret or Service that was deleted. `Accepted` or `ResolvedRefs` has the details.",
         remedy: "Correct what the other conditions report before the pods restart: a new process does not have \
                 the previous configuration.",
     },
@@ -264,7 +264,7 @@ pub static EXPLANATIONS: [Explanation; 61] = [
         meaning: "All replicas serve the listener, but the Service of `--service` does not lead to them. Clients \
                   that connect to the Service reach other pods, or cannot connect.",
         cause: "Its `targetPort` is not the listener's port; its `selector` selects other pods; it is of type \
-                `ExternalName`; or it is being deleted. The message says which.",
+                `ExternalName`; or it is being deleted. The message has the cause.",
         remedy: "Change the field that the message names. If the Service is being deleted, wait until it no longer \
                  exists, then create it again. If the deletion does not finish, check its `metadata.finalizers`.",
     },
@@ -361,7 +361,7 @@ pub static EXPLANATIONS: [Explanation; 61] = [
                 Clients that verify it refuse it.",
         cause: "It was not renewed, or the renewed certificate is in another Secret.",
         remedy: "Put a new certificate into the Secret; new connections use it at once. With cert-manager, \
-                `kubectl describe certificate` says why it was not renewed.",
+                `kubectl describe certificate` shows why it was not renewed.",
     },
     Explanation {
         reason: Reason::ExpiresWithinAMonth,
@@ -377,7 +377,7 @@ pub static EXPLANATIONS: [Explanation; 61] = [
         meaning: "A certificate expires within seven days. If its lifetime is shorter than 70 days, the warning \
                 comes in the last tenth of it.",
         cause: "Its renewal has failed for some time.",
-        remedy: "Renew it now. With cert-manager, `kubectl describe certificate,certificaterequest,order` says what fails.",
+        remedy: "Renew it now. With cert-manager, `kubectl describe certificate,certificaterequest,order` shows the failing step.",
     },
     certificates::CERTIFICATE_VERSION_1,
     certificates::CHAIN_REARRANGED,

@@ -26,8 +26,8 @@ pub(crate) fn server(
     if allows(objects, &key, &allowed.unwrap_or_default(), &listener.namespace, dependencies) {
         return Ok((key, server));
     }
-    let problem = format!("MailServer {key} takes no listeners from namespace {}", listener.namespace);
-    let remedy = "let its owner extend spec.allowedListeners.namespaces";
+    let problem = format!("MailServer {key} does not allow listeners from namespace {}", listener.namespace);
+    let remedy = "ask its owner to add the namespace to spec.allowedListeners.namespaces";
     Err(refusal(objects, problem, remedy, dependencies))
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn find(
         }
         Some(_) => {
             let problem = format!("MailServer {key} is invalid");
-            let remedy = "correct the MailServer; its own status says how";
+            let remedy = "correct the MailServer; see its status";
             Violation::missing("spec.serverRef", problem, remedy)
         }
     })

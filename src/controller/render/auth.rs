@@ -33,7 +33,7 @@ pub(crate) fn render(
             scope.report(Violation::invalid(
                 &scope.absent("auth"),
                 "no authentication is configured",
-                "name an auth service in auth.http, or let the backend decide with auth.passthrough: {}",
+                "name an auth service in auth.http, or set auth.passthrough: {}, so that the backend decides",
             ));
             None
         }
@@ -72,9 +72,9 @@ fn service(
             place
         }
         _ => {
-            let problem = "the auth service is not named, or twice";
+            let problem = "auth.http needs exactly one of serviceRef and url";
             let path = scope.absent("auth.http");
-            scope.report(Violation::invalid(&path, problem, "write exactly one of serviceRef and url"));
+            scope.report(Violation::invalid(&path, problem, "set serviceRef or url"));
             None
         }
     };
@@ -189,7 +189,7 @@ fn headers(scope: &Scope<'_>, headers: &[Header], references: &References<'_>) -
         if let HeaderText::Fixed(text) = &value
             && HeaderValue::from_bytes(text.expose()).is_err()
         {
-            let problem = "the value holds line breaks or control characters";
+            let problem = "the value contains line breaks or control characters";
             scope.report(Violation::unusable(&path, problem, "write it as one line"));
         }
         rendered.push(AuthHeader { name: header.name.clone(), value });
@@ -208,7 +208,7 @@ fn header_value(
         (None, Some(source)) => source,
         _ => {
             let problem = "a header has exactly one of value and valueFrom";
-            scope.report(Violation::invalid(path, problem, "write exactly one of them"));
+            scope.report(Violation::invalid(path, problem, "set exactly one of them"));
             return None;
         }
     };
@@ -217,7 +217,7 @@ fn header_value(
         (None, Some(value)) => return Some(of_session(scope, value)),
         _ => {
             let problem = "valueFrom has neither or both of secretKeyRef and session";
-            scope.report(Violation::invalid(path, problem, "write exactly one of them"));
+            scope.report(Violation::invalid(path, problem, "set exactly one of them"));
             return None;
         }
     };

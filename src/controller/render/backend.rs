@@ -89,11 +89,8 @@ pub(crate) fn service(
     };
     let endpoints = Endpoints::of(slices.iter().copied(), port_name, references.locality());
     if endpoints.are_terminating || endpoints.addresses.is_empty() {
-        let consequence = if endpoints.are_terminating {
-            "so those that are terminating are used"
-        } else {
-            "so logins are answered with an error"
-        };
+        let consequence =
+            if endpoints.are_terminating { "so terminating endpoints are used" } else { "so logins fail" };
         scope.report(Violation::notice(
             Notice::NoReadyEndpoints,
             path,

@@ -277,7 +277,7 @@ fn difference(ours: &Claim, theirs: &Claim) -> Option<Difference> {
     if ours.tls_mode == TlsMode::Disabled && theirs.tls_mode == TlsMode::Disabled {
         return Some(Difference {
             field: "port",
-            problem: "nothing tells them apart without TLS".to_owned(),
+            problem: "without TLS (SNI), Mailgress cannot distinguish the two listeners".to_owned(),
             remedy: "use another port or address, or TLS with different hostnames",
         });
     }
@@ -304,8 +304,7 @@ fn difference(ours: &Claim, theirs: &Claim) -> Option<Difference> {
         TlsMode::Disabled | TlsMode::Implicit => None,
         TlsMode::StartTls | TlsMode::RequireStartTls => {
             let field = ours.before_sni.difference(&theirs.before_sni)?;
-            let problem =
-                format!("{field} differs, and clients see it before STARTTLS tells which host they want");
+            let problem = format!("{field} differs, but clients see it before SNI selects a listener");
             Some(Difference { field, problem, remedy: EQUAL })
         }
     }

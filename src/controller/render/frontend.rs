@@ -99,8 +99,11 @@ fn ignore(scope: &Scope<'_>, protocol: Protocol, ignored: &[String]) {
     scope.report(Violation::notice(
         Notice::CapabilityIgnored,
         &scope.setting(&format!("{}.capabilities", block_name(protocol))),
-        format!("what is announced by itself, where it is true, is left out: {}", written.join(", ")),
-        "remove it from the list; authMethods and tls say what is announced",
+        format!(
+            "Mailgress announces these capabilities itself, so they are ignored here: {}",
+            written.join(", ")
+        ),
+        "remove them from the list; authMethods and tls determine what is announced",
     ));
 }
 
@@ -166,7 +169,7 @@ fn check_mechanisms(
         refuse("NONE exists in SMTP only");
     }
     if has(Mechanism::Apop) && passthrough {
-        refuse("APOP needs an auth service: its digest cannot be passed through");
+        refuse("APOP needs auth.http, because passthrough cannot relay its digest");
     }
 }
 

@@ -209,8 +209,8 @@ fn warn_of_clear_text(scope: &Scope<'_>, settings: &Settings, mode: TlsMode, fro
         scope.report(Violation::notice(
             Notice::ClearText,
             &scope.absent("tls.certificateRefs"),
-            "there is no certificate, so logins travel in clear",
-            "configure a certificate, or write tls.mode: Disabled where that is meant",
+            "there is no certificate, so passwords are sent in clear text",
+            "configure a certificate, or set tls.mode: Disabled to allow clear text",
         ));
     }
 }

@@ -159,7 +159,7 @@ pub(crate) fn check_settings(
                 "{what} to backends of a listener of namespace {}: MailServer {} does not allow it",
                 bounds.namespace, bounds.server
             ),
-            "turn it off for this listener, or let the owner of the MailServer set \
+            "disable it for this listener, or ask the owner of the MailServer to set \
              spec.allowedListeners.backends.introductions",
         ));
     }
@@ -176,7 +176,7 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings) {
     refuse(
         "resolver.nameservers",
         "a listener of another namespace may not set name servers",
-        "remove it; the listener then uses those of the MailServer",
+        "remove it; the listener then uses the name servers of the MailServer",
     );
     let uses_auth_service = settings.auth.as_ref().is_some_and(|auth| auth.http.is_some());
     if !uses_auth_service || names_auth_service(scope) {
@@ -185,8 +185,8 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings) {
     for setting in OF_THE_OWNERS_SERVICE {
         refuse(
             setting,
-            "a listener of another namespace may not change what the MailServer's auth service is sent, or which of its \
-             answers and client certificates are accepted, or how many logins may fail",
+            "a listener of another namespace may not change the requests to the MailServer's auth service, which of its \
+             answers and which client certificates are accepted, or how many logins may fail",
             "remove it, or name an auth service of the listener's own in auth.http.serviceRef",
         );
     }
@@ -276,7 +276,7 @@ fn at(address: &str, ports: &[u16]) -> impl Iterator<Item = SocketAddr> {
     ip.into_iter().flat_map(move |ip| ports.iter().map(move |port| SocketAddr::new(ip, *port)))
 }
 
-const REMEDY: &str = "name a Service of this namespace that selects Pods, or let the owner of the MailServer \
+const REMEDY: &str = "name a Service of this namespace that selects Pods, or ask the owner of the MailServer to \
                       extend spec.allowedListeners.backends";
 
 /// The maximum number of removed endpoints in a message.

@@ -115,7 +115,7 @@ impl RouteDrafting<'_> {
             return Err(Violation::invalid(
                 "spec.serverRef",
                 format!("MailServer {server_key} has errors in spec.allowedRoutes or spec.routing"),
-                "let its owner correct them",
+                "ask its owner to correct them",
             ));
         }
         let default = [Default::default()];
@@ -128,8 +128,8 @@ impl RouteDrafting<'_> {
         if of_namespace.is_empty() {
             return Err(attach::refusal(
                 self.objects,
-                format!("MailServer {server_key} takes no routes from namespace {}", key.namespace),
-                "let its owner extend spec.allowedRoutes",
+                format!("MailServer {server_key} does not allow routes from namespace {}", key.namespace),
+                "ask its owner to add the namespace to spec.allowedRoutes",
                 self.dependencies,
             ));
         }
@@ -288,7 +288,7 @@ fn not_allowed(scope: &Scope<'_>, path: &str, domain: &str) -> Violation {
         Reason::DomainNotAllowed,
         path,
         format!("{} allows no routes of this namespace for {domain}", scope.server_name()),
-        "remove it, or let the owner of the MailServer extend spec.allowedRoutes",
+        "remove it, or ask the owner of the MailServer to extend spec.allowedRoutes",
     )
 }
 

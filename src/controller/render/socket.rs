@@ -35,8 +35,8 @@ pub(crate) fn protocol(scope: &Scope<'_>, fields: &ListenerFields) -> Option<Pro
     let well_known = fields.port.and_then(Protocol::of_port);
     let protocol = fields.protocol.map(units::protocol).or(well_known);
     if protocol.is_none() {
-        let problem = "the protocol does not follow from this port";
-        scope.report(Violation::invalid(&scope.field("protocol"), problem, "write IMAP, POP3 or SMTP"));
+        let problem = "protocol is required for this port";
+        scope.report(Violation::invalid(&scope.field("protocol"), problem, "set it to IMAP, POP3 or SMTP"));
     }
     protocol
 }

@@ -255,8 +255,8 @@ fn automatic_capabilities_are_ignored_with_a_warning() {
     assert_eq!(listener(&rendered, "a").frontend.capabilities, ["PIPELINING"]);
     assert_eq!(
         messages(&rendered),
-        "CapabilityIgnored spec.listeners[a].smtp.capabilities: what is announced by itself, where it is true, is left \
-         out: \"AUTH PLAIN LOGIN\", \"STARTTLS\"; remove it from the list; authMethods and tls say what is announced\n"
+        "CapabilityIgnored spec.listeners[a].smtp.capabilities: Mailgress announces these capabilities itself, so they \
+         are ignored here: \"AUTH PLAIN LOGIN\", \"STARTTLS\"; remove them from the list; authMethods and tls determine what is announced\n"
     );
     let pop3 = |methods: &str| {
         let block = format!("pop3: {{capabilities: [USER, TOP], authMethods: [{methods}]}}");
@@ -501,7 +501,7 @@ fn cipher_suites_that_fit_no_certificate_are_refused() {
         messages(&once(&format!("{}{secret}", server(&imap("a", &tls), ""))))
     };
     let (rsa, ecdsa) = ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
-    let problem = "no suite of the list fits the key of a certificate";
+    let problem = "none of the suites fits the key of a certificate";
     assert!(said(rsa).contains(problem));
     for suites in [ecdsa, &format!("{rsa}, {ecdsa}"), &format!("{rsa}, TLS_AES_128_GCM_SHA256")] {
         assert!(!said(suites).contains(problem), "{suites}: {}", said(suites));
@@ -532,7 +532,7 @@ fn apop_cannot_be_passed_through_from_server_or_listener() {
     let yaml =
         server("{name: a, port: 110, backendAddress: 'b:1'}", "pop3: {authMethods: [APOP]}, auth: null");
     let yaml = yaml.replace("backendAddress: 'b:1'", "backendAddress: 'b:1', auth: {passthrough: {}}");
-    assert!(messages(&once(&yaml)).contains("APOP needs an auth service"));
+    assert!(messages(&once(&yaml)).contains("APOP needs auth.http"));
 }
 
 #[test]
@@ -735,7 +735,7 @@ fn client_certificates_need_an_authority() {
     let rendered = once(&(server(&imap("a", own), "") + &tls_secret("t", &["a"])));
     assert!(
         messages(&rendered)
-            .contains("tls.clientAuth.mode verifies client certificates against nothing; name a ConfigMap")
+            .contains("tls.clientAuth.mode needs tls.clientAuth.caCertificateRefs; set it to a ConfigMap")
     );
 }
 
@@ -853,9 +853,9 @@ fn a_backend_port_for_tls_without_tls_is_served_with_a_warning() {
     let by_service = "backendRef: {name: dovecot, port: 993}";
     assert_eq!(
         of(by_address, ""),
-        "ImplicitTLSExpected spec.listeners[a].backendAddress: imap.example.com:993 is reached on port 993, where servers expect \
-         TLS from the first byte, and upstream.tls.mode is not set; set the listener's upstream.tls.mode: \
-         Implicit, or name the backend's port without TLS\n"
+        "ImplicitTLSExpected spec.listeners[a].backendAddress: imap.example.com:993 uses port 993, where servers expect \
+         TLS from the first byte, and upstream.tls.mode is not set; set upstream.tls.mode: Implicit on the \
+         listener, or use the backend's port without TLS\n"
     );
     for backend in [
         by_address,
@@ -1062,7 +1062,7 @@ fn a_second_listener_on_a_port_takes_nothing_from_the_first() {
     let rendered = fixture.render(&server(&format!("{first}, {second}"), ""));
     assert_eq!(sockets(&rendered), ["*:143"]);
     assert!(
-        messages(&rendered).contains("two listeners have one address and port"),
+        messages(&rendered).contains("two listeners have the same address and port"),
         "{}",
         messages(&rendered)
     );
@@ -1110,7 +1110,7 @@ fn a_shared_port_names_the_field_that_differs() {
     let a = "port: 143, hostnames: [a.example]";
     let b = |more: &str| format!("port: 143, hostnames: [b.example], {more}");
     assert!(
-        conflict(a, &b("timeouts: {client: 5s}")).contains("timeouts.client differs, and clients see it")
+        conflict(a, &b("timeouts: {client: 5s}")).contains("timeouts.client differs, but clients see it")
     );
     assert!(conflict(a, &b("timeouts: {announce: false}")).contains("timeouts.announce differs"));
     assert!(conflict(a, &b("serverName: b.example")).contains("serverName differs"));
@@ -1177,10 +1177,9 @@ fn a_server_says_which_namespaces_may_attach() {
     };
     let (served, messages) = attach("{}", "");
     assert_eq!(served, 0);
-    assert!(
-        messages
-            .contains("NotAllowed spec.serverRef: MailServer mail/s takes no listeners from namespace team")
-    );
+    assert!(messages.contains(
+        "NotAllowed spec.serverRef: MailServer mail/s does not allow listeners from namespace team"
+    ));
     assert_eq!(attach("{from: All}", "").0, 1);
     let selector = "{from: Selector, selector: {matchLabels: {mail: 'yes'}}}";
     assert_eq!(attach(selector, "").0, 0);
@@ -1392,7 +1391,7 @@ fn tenants_may_route_the_domains_that_the_owner_allows() {
     }
     let closed = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
         + &imap_route("tenant", "r", "domains: [a.example]", "name: d, port: 143");
-    assert!(said(&once(&closed), "r")[0].contains("takes no routes from namespace tenant"));
+    assert!(said(&once(&closed), "r")[0].contains("does not allow routes from namespace tenant"));
 }
 
 /// A Service `d` with one Pod.

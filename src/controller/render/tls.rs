@@ -64,8 +64,8 @@ pub(crate) fn server(
         scope.report(Violation::invalid(&path, problem, "add one of TLSv1.3, or remove one of the fields"));
     }
     if !parse::has_usable_suite(&cipher_suites, &certificates) {
-        let problem = "no suite of the list fits the key of a certificate, and none is of TLSv1.3, so no client can connect";
-        let remedy = "add suites for the type of the key (ECDHE_ECDSA or ECDHE_RSA), or suites of TLSv1.3";
+        let problem = "no client can connect: none of the suites fits the key of a certificate, and none is for TLSv1.3";
+        let remedy = "add suites for the type of the key (ECDHE_ECDSA or ECDHE_RSA), or suites for TLSv1.3";
         scope.report(Violation::invalid(&scope.setting("tls.cipherSuites"), problem, remedy));
     }
     let cache = tls.session_cache.clone().unwrap_or_default();
@@ -220,12 +220,11 @@ fn report_warnings(scope: &Scope<'_>, path: &str, loaded: &Loaded, now: i64) {
     }
     if now < certificate.not_before {
         let when = jiff::Timestamp::from_second(certificate.not_before).unwrap_or_default();
-        let problem =
-            format!("the certificate of {what} is not valid before {when} and is served all the same");
+        let problem = format!("the certificate of {what} is not valid before {when} and is still being used");
         push(
             Reason::CertificateNotYetValid,
             problem,
-            "wait, put another one into the Secret, or correct the clock",
+            "wait, put another certificate into the Secret, or correct the clock",
         );
     }
 }
@@ -262,7 +261,7 @@ fn client_auth(scope: &Scope<'_>, settings: api::ClientAuth, references: &Refere
     if bundles.is_empty() && mode != ClientAuthMode::OptionalNoCa {
         scope.report(Violation::invalid(
             &scope.setting("tls.clientAuth.caCertificateRefs"),
-            "client certificates are verified against nothing",
+            "there is no CA to verify client certificates",
             "name a ConfigMap or Secret with the CA's certificate",
         ));
     }

@@ -101,10 +101,10 @@ pub(crate) fn warn_of_implicit_tls(
         Notice::ImplicitTlsExpected,
         &field,
         format!(
-            "{} is reached on port {port}, where servers expect TLS from the first byte, and upstream.tls.mode {problem}",
+            "{} uses port {port}, where servers expect TLS from the first byte, and upstream.tls.mode {problem}",
             backend.reference
         ),
-        "set the listener's upstream.tls.mode: Implicit, or name the backend's port without TLS",
+        "set upstream.tls.mode: Implicit on the listener, or use the backend's port without TLS",
     ));
 }
 

@@ -84,7 +84,7 @@ impl fmt::Display for Change {
 }
 
 /// Why an object is released.
-const OTHER_CLASS: &str = "spec.className of the MailServer names the class of another controller";
+const OTHER_CLASS: &str = "the MailServer now has the class of another controller (spec.className)";
 
 /// Returns one change for each condition that has changed. Of new conditions, only problems and Ready are included.
 pub(super) fn of_object(
@@ -156,7 +156,7 @@ pub(super) fn alarming_besides_ready(conditions: &[Condition]) -> impl Iterator<
 #[must_use]
 pub fn public(condition: &Condition) -> String {
     if condition.type_ == "ClientIPPreserved" && condition.status != ConditionStatus::True {
-        return "addresses of clients get lost on their way; the object's condition says where".to_owned();
+        return "Mailgress does not see the clients' addresses; see the condition ClientIPPreserved of the object".to_owned();
     }
     view::cut(condition.message.clone(), MAX_TEXT)
 }

@@ -45,7 +45,7 @@ fn verdict(
     let hidden = |service: &&OwnService| service.hides_clients && service.has(port);
     if let Some(service) = surroundings.front.known().filter(hidden).filter(|_| !has_many) {
         let text = format!(
-            "Service {} lets a node hand connections on to another, in its own name; set its \
+            "Service {} lets nodes forward connections to other nodes and replace the client's address; set its \
              spec.externalTrafficPolicy to Local, or {REMEDY}",
             service.key
         );
@@ -54,7 +54,7 @@ fn verdict(
     let seen: BTreeSet<IpAddr> =
         sources.map(|sources| sources.addresses.iter().copied().collect()).unwrap_or_default();
     if let Some(node) = surroundings.nodes.intersection(&seen).next() {
-        let text = format!("connections come from the node {node} and not from their clients; {REMEDY}");
+        let text = format!("connections have the address of node {node} instead of the client's; {REMEDY}");
         return Some((False, Reason::NodeAddress, text));
     }
     if let (Some(sources), [only]) = (sources, seen.iter().collect::<Vec<_>>().as_slice())

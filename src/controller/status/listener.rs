@@ -17,7 +17,7 @@ pub(super) fn conditions(
     stamp: &Stamp,
 ) -> Vec<Condition> {
     let all = || object.violations.iter().chain(&listener.violations);
-    let mut conditions = stamp.of_violations(all(), "no other listener wants its socket");
+    let mut conditions = stamp.of_violations(all(), "no other listener uses the same socket");
     conditions.extend(ready::conditions(facts, object, listener, stamp));
     if listener.serving == Serving::LastGood && !listener.waits_for_references() {
         conditions.push(stamp.degraded());
@@ -49,8 +49,8 @@ fn name_servers(facts: &Facts<'_>, listener: &ListenerOutcome, stamp: &Stamp) ->
             servers => format!("of resolver.nameservers ({})", servers.join(", ")),
         };
         let text = format!(
-            "no name server {which} answers: SMTP clients have no names, and names of backends and auth services are \
-             not found; correct resolver.nameservers, or leave it out to use the pod's resolv.conf"
+            "no name server {which} answers: host names of SMTP clients, backends and auth services are not \
+             resolved; correct resolver.nameservers, or remove it to use the pod's resolv.conf"
         );
         stamp.condition("NameServersAnswer", ConditionStatus::False, Reason::NameServersSilent, &text)
     })

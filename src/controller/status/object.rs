@@ -98,7 +98,7 @@ fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> V
     let mut conditions = Vec::new();
     for (type_, good) in [
         ("Accepted", (Reason::Accepted, "the manifest is valid")),
-        ("ResolvedRefs", (Reason::ResolvedRefs, "everything that it refers to was found")),
+        ("ResolvedRefs", (Reason::ResolvedRefs, "all references are resolved")),
         ("Programmed", (Reason::Programmed, "all listeners are bound")),
         ("Ready", (Reason::Ready, "all listeners are bound and serve this generation")),
     ] {
@@ -108,7 +108,7 @@ fn aggregate(object: &ObjectOutcome, listeners: &[Listener], stamp: &Stamp) -> V
         }
         conditions.push(worst(type_, listeners, stamp).unwrap_or_else(|| match own.first() {
             Some(_) if type_ == "Ready" || type_ == "Programmed" => {
-                let text = "the manifest is invalid; Accepted says why";
+                let text = "the manifest is invalid; see Accepted";
                 stamp.condition(type_, ConditionStatus::False, Reason::Invalid, text)
             }
             _ => stamp.condition(type_, ConditionStatus::True, good.0, good.1),

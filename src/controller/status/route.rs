@@ -66,7 +66,7 @@ fn details(facts: &Facts<'_>, route: &RouteOutcome) -> RouteDetails {
 
 fn conditions(facts: &Facts<'_>, outcome: &ObjectOutcome, stamp: &Stamp) -> Vec<Condition> {
     let violations = outcome.violations.iter();
-    let mut conditions = stamp.of_violations(violations, "no older route has the same domains or users");
+    let mut conditions = stamp.of_violations(violations, "no conflict with another route");
     let here = programmed(facts, outcome);
     let ready = ready::served_by_others(facts, outcome, "", &here).unwrap_or_else(|| match here.status {
         ConditionStatus::True => ConditionBody::new(here.status, Reason::Ready, here.message.clone()),
@@ -114,7 +114,7 @@ fn is_held(route: &RouteOutcome) -> bool {
 /// Returns the sessions of a held route in all replicas, or why they are not known.
 fn sessions(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Result<u64, (Reason, String)> {
     if outcome.violations.iter().any(|violation| violation.concern == Concern::Conflicted) {
-        let why = "an older route has some of its domains or users, and these are not held; see Conflicted";
+        let why = "some domains or users belong to an older route and are not held; see Conflicted";
         return Err((Reason::RouteConflict, why.to_owned()));
     }
     counted(facts, outcome).map_err(|why| (Reason::Pending, why))
@@ -174,7 +174,7 @@ pub(super) fn programmed(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Conditio
         return ConditionBody::new(False, Reason::NotServed, text.to_owned());
     }
     if is_being_applied(facts, outcome) {
-        let text = "the listeners are getting the route";
+        let text = "the listeners do not use the route yet";
         return ConditionBody::new(Unknown, Reason::Pending, text.to_owned());
     }
     let text = format!("the listeners of MailServer {} use the route", route.server);

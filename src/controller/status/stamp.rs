@@ -61,7 +61,7 @@ impl Stamp {
         let about = |concern| -> Vec<&Violation> {
             violations.clone().filter(|violation| violation.concern == concern).collect()
         };
-        let found = (Reason::ResolvedRefs, "everything that it refers to was found");
+        let found = (Reason::ResolvedRefs, "all references are resolved");
         let conflicts = about(Concern::Conflicted);
         vec![
             self.good_unless(

@@ -168,8 +168,7 @@ fn each_changed_condition_is_one_line() {
     let other = server(VALID, "className: other");
     let (nothing, changes) = updated(&mut fixture, &other, &bound(143), &second, 0);
     assert_eq!(nothing, Status::default());
-    let released =
-        "MailServer mail/s: released: spec.className of the MailServer names the class of another controller";
+    let released = "MailServer mail/s: released: the MailServer now has the class of another controller (spec.className)";
     assert_eq!(changes[0].to_string(), released);
 }
 
@@ -232,7 +231,7 @@ fn ready_depends_on_all_replicas_and_programmed_on_this_one() {
     assert_eq!(here(served(1, vec![])).0, "Ready=True Ready");
     let (ready, message) = here(served(0, vec![]));
     assert_eq!(ready, "Ready=Unknown Pending");
-    assert_eq!(message, "listener a: replica pod-b is at generation 0, and not at 1");
+    assert_eq!(message, "listener a: replica pod-b serves generation 0 instead of 1");
     assert_eq!(here(None).0, "Ready=Unknown Pending");
     let problem = Problem {
         listener: "a".into(),

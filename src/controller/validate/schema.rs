@@ -96,11 +96,7 @@ pub(super) fn duplicates(schema: &Value, value: &Value, path: &str) -> Vec<Viola
             for (index, item) in items.iter().enumerate() {
                 let path = element(path, index, item);
                 if identity(schema, item).is_some_and(|identity| !seen.insert(identity)) {
-                    found.push(Violation::invalid(
-                        &path,
-                        "this is there twice",
-                        "remove or rename one of them",
-                    ));
+                    found.push(Violation::invalid(&path, "duplicate entry", "remove or rename one of them"));
                 }
                 found.extend(duplicates(&schema["items"], item, &path));
             }

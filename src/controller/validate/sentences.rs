@@ -49,7 +49,7 @@ pub(super) fn violations(error: &ValidationError<'_>, spec: &Value, schema: &Val
             let problem = match value.as_str() {
                 Some("") => "this is empty".to_owned(),
                 // The pattern of a header's value, which may be a key and must not be shown.
-                _ if pattern.contains("\\x0b") => "this holds control characters".to_owned(),
+                _ if pattern.contains("\\x0b") => "this contains control characters".to_owned(),
                 _ => format!("{} is not valid", advice::shown(value)),
             };
             one(Reason::WrongForm, &path, problem, advice::of_form(value, node))

@@ -250,7 +250,7 @@ fn every_rule_has_a_remedy() {
 #[test]
 fn refuses_two_listeners_of_one_name() {
     let found = server("{listeners: [{name: a, port: 993}, {name: a, port: 143}]}");
-    assert_eq!(found, "Invalid spec.listeners[a]: this is there twice; remove or rename one of them");
+    assert_eq!(found, "Invalid spec.listeners[a]: duplicate entry; remove or rename one of them");
 }
 
 #[test]
@@ -259,8 +259,8 @@ fn refuses_two_listeners_with_the_same_socket() {
     let refused = two("port: 993", "port: 993");
     assert_eq!(
         refused,
-        "Invalid spec: two listeners have one address and port and no hostnames; give one of them another port or \
-         address, or hostnames of its own"
+        "Invalid spec: two listeners have the same address and port and no hostnames; give one of them another port or \
+         address, or set its hostnames"
     );
     assert_eq!(two("port: 993", "port: 993, hostnames: [a.example]"), "");
     assert_eq!(two("port: 993", "port: 993, address: 127.0.0.1"), "");
@@ -285,7 +285,7 @@ fn evaluates_the_rules() {
         server("{auth: {http: {url: 'http://a/', serviceRef: {name: a, port: 1}}}}").contains("exclude each")
     );
     assert!(
-        server("{auth: {passthrough: {}}, pop3: {authMethods: [APOP]}}").contains("needs an auth service")
+        server("{auth: {passthrough: {}}, pop3: {authMethods: [APOP]}}").contains("APOP needs auth.http")
     );
     assert!(
         server("{allowedListeners: {namespaces: {from: Selector}}}").contains("selector is required with")
@@ -309,7 +309,7 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         (listener("port: 143, backendAddress: 'a:70000'"), "not a backend's address; write host:port"),
         ("{resolver: {nameservers: [10.0.0.256]}}".into(), "not a name server; write an address"),
         ("{upstream: {tls: {serverName: 'a b'}}}".into(), "neither a host name nor an address"),
-        (listener("port: 143, smtp: {capabilities: []}"), "smtp is for SMTP, and this listener speaks another protocol"),
+        (listener("port: 143, smtp: {capabilities: []}"), "smtp is for SMTP, but this listener has another protocol"),
         (listener("port: 995, smtp: {capabilities: []}"), "spec.listeners[a]: smtp is for SMTP"),
         (listener("port: 25, imap: {capabilities: []}"), "imap is for IMAP"),
         (listener("port: 993, pop3: {capabilities: []}"), "pop3 is for POP3"),
@@ -318,7 +318,7 @@ fn refuses_what_contradicts_itself_or_is_missing_with_a_sentence() {
         ("{timeouts: {client: 0s}}".into(), "spec.timeouts.client: this is not between 1ms and 8760h"),
         ("{timeouts: {idle: 9000h}}".into(), "not between 1ms and 8760h"),
         ("{limits: {authFailures: {ban: 0s}}}".into(), "spec.limits.authFailures.ban: this is not between"),
-        ("{limits: {maxConnections: 5, maxConnectionsPerClient: 6}}".into(), "above maxConnections"),
+        ("{limits: {maxConnections: 5, maxConnectionsPerClient: 6}}".into(), "must not be larger than maxConnections"),
         ("{limits: {exempt: [192.0.2.0/33]}}".into(), "one of these is not a network"),
         (listener("port: 143, socket: {keepalive: {idle: 10h}}"), "not between 1s and 32767s"),
         ("{auth: null, listeners: [{name: a, port: 143}]}".into(), "no authentication is configured"),

@@ -35,7 +35,7 @@ pub enum BackendError {
         step: &'static str,
     },
     /// Bytes arrived before the command was sent that they seem to answer. They are never taken as a reply to it.
-    #[error("the backend sent \"{reply}\" before it was sent {step}")]
+    #[error("the backend sent \"{reply}\" before {step}")]
     Unasked {
         /// The command that was about to be sent.
         step: &'static str,
@@ -49,7 +49,7 @@ pub enum BackendError {
         reply: String,
     },
     /// The backend sent a TLS record instead of a greeting.
-    #[error("the backend speaks TLS from the first byte; set upstream.tls.mode: Implicit")]
+    #[error("the backend uses TLS from the first byte; set upstream.tls.mode: Implicit")]
     SpeaksTls,
     /// The backend does not announce the mechanism and refused the command, without checking the credentials.
     #[error("the backend does not offer {mechanism} and answered it with \"{reply}\"; {remedy}")]
@@ -63,15 +63,15 @@ pub enum BackendError {
     },
     /// IMAP: `LOGINDISABLED`, and no mechanism with a password is offered.
     #[error(
-        "the backend takes no passwords: it announces LOGINDISABLED without AUTH=PLAIN; enable a mechanism there, or \
-         set upstream.tls.mode if it only takes passwords under TLS"
+        "the backend accepts no passwords: it announces LOGINDISABLED without AUTH=PLAIN; enable a mechanism there, or \
+         set upstream.tls.mode if it accepts passwords only under TLS"
     )]
     LoginDisabled,
     /// STARTTLS is configured, but the backend does not offer it.
     #[error("the backend does not offer STARTTLS, which upstream.tls.mode asks for")]
     NoStartTls,
     /// SMTP: the backend does not know EHLO (RFC 5321 section 4.1.1.1).
-    #[error("the backend does not know EHLO, which {needed_by} needs: it answered it with \"{reply}\"")]
+    #[error("{needed_by} needs EHLO, but the backend rejected it with \"{reply}\"")]
     NoEhlo {
         /// The setting or step that needs it.
         needed_by: &'static str,
@@ -91,7 +91,7 @@ pub enum BackendError {
         verbatim: Vec<u8>,
     },
     /// The protocol cannot transfer these credentials (quirk Q-21).
-    #[error("the login or password holds control characters, which {protocol} cannot carry")]
+    #[error("the login or password contains control characters, which {protocol} cannot carry")]
     ControlCharacters {
         /// The protocol's name for the message.
         protocol: &'static str,
@@ -166,11 +166,11 @@ impl BackendError {
 const ENABLE: &str = "enable it there, or set upstream.tls.mode if it is only offered under TLS";
 /// The remedy if the backend offers STARTTLS and no AUTH in cleartext.
 const USE_START_TLS: &str =
-    "it offers STARTTLS and no AUTH, so it takes logins under TLS only: set upstream.tls.mode: StartTLS";
+    "it offers STARTTLS and no AUTH, so it accepts logins only under TLS: set upstream.tls.mode: StartTLS";
 /// The remedy if the backend offers XCLIENT and refuses it.
-const TRUST_US: &str = "let it accept XCLIENT from this address (Postfix: smtpd_authorized_xclient_hosts), or set upstream.xclient: false";
+const TRUST_US: &str = "configure it to accept XCLIENT from this address (Postfix: smtpd_authorized_xclient_hosts), or set upstream.xclient: false";
 /// The remedy if XCLIENT was sent without a look at the backend's EHLO.
-const TRUST_US_OR_ASK: &str = "upstream.xclientNegotiation: Always sends it even if the backend does not offer it; let it \
+const TRUST_US_OR_ASK: &str = "upstream.xclientNegotiation: Always sends it even if the backend does not offer it; configure it to \
                                accept XCLIENT from this address (Postfix: smtpd_authorized_xclient_hosts), or set \
                                upstream.xclientNegotiation: Auto or upstream.xclient: false";
 /// The name of the greeting's step in errors.

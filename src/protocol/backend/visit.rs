@@ -127,7 +127,7 @@ impl Question {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Greeting => GREETING,
-            Self::Capabilities => "the question what it offers",
+            Self::Capabilities => "the capability request",
             Self::StartTls => "STARTTLS",
             Self::Login => "the login",
             Self::Goodbye => "the goodbye",
@@ -228,7 +228,7 @@ pub enum NoLogin {
     #[error("the server offers no way to log in with a password here")]
     NoMechanism,
     /// No protocol can transfer these characters.
-    #[error("user name and password must not hold line breaks or NUL")]
+    #[error("user name and password must not contain line breaks or NUL")]
     ControlCharacters,
 }
 

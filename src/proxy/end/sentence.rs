@@ -35,10 +35,10 @@ impl End {
                 return format!("the backend does not accept {step}; the log has its reply");
             }
             Self::Backend(BackendError::Unasked { step, .. }) => {
-                return format!("the backend answered before it was sent {step}; the log has its reply");
+                return format!("the backend answered before {step}; the log has its reply");
             }
             Self::Backend(BackendError::OutOfStep { .. }) => {
-                "the backend answered something else than the login; the log has its reply"
+                "the reply of the backend is not about the login; see the log"
             }
             Self::Backend(BackendError::NotOffered { mechanism, remedy, .. }) => {
                 return format!("the backend does not offer {mechanism}; {remedy}; the log has its reply");
@@ -47,9 +47,7 @@ impl End {
                 return format!("the backend refused XCLIENT; {remedy}; the log has its reply");
             }
             Self::Backend(BackendError::NoEhlo { needed_by, .. }) => {
-                return format!(
-                    "the backend does not know EHLO, which {needed_by} needs; the log has its reply"
-                );
+                return format!("{needed_by} needs EHLO, but the backend rejected it; the log has its reply");
             }
             Self::BehindHeader(end) => {
                 let likely = "the likely cause is the PROXY header of upstream.proxyProtocol";
@@ -66,7 +64,9 @@ impl End {
 fn sentence_of(error: &AuthError) -> String {
     match error {
         AuthError::NoEndpoint { .. } => "the auth service has no ready endpoint".to_owned(),
-        AuthError::Configuration { .. } => "the auth service cannot be used; the log says why".to_owned(),
+        AuthError::Configuration { .. } => {
+            "the auth service cannot be used; the log has the reason".to_owned()
+        }
         AuthError::Unreachable { cause, .. } => format!("the auth service cannot be reached: {cause}"),
         AuthError::Timeout { timeout, .. } => format!("the auth service did not answer within {timeout:?}"),
         AuthError::GivenUp { waited, .. } => {

@@ -16,14 +16,13 @@ impl Silence {
     pub(crate) const fn hint(self) -> &'static str {
         match self {
             Self::InClear => {
-                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
-                 Implicit) or for a PROXY header (upstream.proxyProtocol)"
+                "it may expect TLS from the first byte (upstream.tls.mode: Implicit) or a PROXY header \
+                 (upstream.proxyProtocol)"
             }
             Self::InClearBehindHeader => {
-                "it does not speak the protocol in clear: it may wait for TLS from the first byte (upstream.tls.mode: \
-                 Implicit)"
+                "it may expect TLS from the first byte (upstream.tls.mode: Implicit)"
             }
-            Self::UnderTls => "it took the TLS handshake and does not speak the protocol",
+            Self::UnderTls => "the TLS handshake succeeded, but it sent no greeting",
         }
     }
 
@@ -35,10 +34,10 @@ impl Silence {
                  Implicit)"
             }
             Self::InClearBehindHeader => {
-                "it may not understand the PROXY header of upstream.proxyProtocol, not take it from this address, or \
-                 expect TLS behind it (upstream.tls.mode: Implicit)"
+                "it may not support the PROXY header of upstream.proxyProtocol, not accept it from this address, or \
+                 expect TLS after it (upstream.tls.mode: Implicit)"
             }
-            Self::UnderTls => "it took the TLS handshake",
+            Self::UnderTls => "the TLS handshake succeeded",
         }
     }
 }

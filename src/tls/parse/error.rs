@@ -7,14 +7,16 @@ use crate::words::counted;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// The chain has no certificate.
-    #[error("{0} holds no certificate; put the PEM chain into tls.crt, the server's own certificate first")]
+    #[error(
+        "{0} contains no certificate; put the PEM chain into tls.crt, the server's own certificate first"
+    )]
     NoCertificate(String),
     /// Nothing at all.
     #[error("{0} is empty; put PEM into it")]
     Empty(String),
     /// The key where the chain belongs, and the chain where the key belongs.
     #[error(
-        "tls.crt and tls.key of {0} are swapped: tls.crt holds a private key, and tls.key a certificate; exchange them"
+        "tls.crt and tls.key of {0} are swapped: tls.crt contains a private key, and tls.key a certificate; exchange them"
     )]
     Swapped(String),
     /// The bundle has no certificate.
@@ -64,10 +66,10 @@ pub enum ParseError {
         cause: String,
     },
     /// There is no private key.
-    #[error("{0} holds no private key; put it into tls.key as PEM (PKCS#8, PKCS#1 or SEC1)")]
+    #[error("{0} contains no private key; put it into tls.key as PEM (PKCS#8, PKCS#1 or SEC1)")]
     NoKey(String),
     /// A block that holds something else than a key.
-    #[error("tls.key of {0} is PEM, but what it holds is not a private key; copy the key again")]
+    #[error("tls.key of {0} is PEM, but does not contain a private key; copy the key again")]
     BrokenKey(String),
     /// The private key is encrypted.
     #[error("the private key of {0} is encrypted; store it without a passphrase (openssl pkey)")]

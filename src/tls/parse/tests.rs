@@ -57,10 +57,10 @@ fn says_what_is_wrong_and_what_to_do() {
         (parse(&mine.chain.replace("-----END CERTIFICATE-----", ""), &key), "no END line"),
         (parse("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key), "not a valid X.509"),
         (parse(&mine.chain, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n"), "encrypted"),
-        (parse(&mine.chain, &block("")), "what it holds is not a private key"),
-        (parse(&mine.chain, &block("AAAA\n")), "what it holds is not a private key"),
+        (parse(&mine.chain, &block("")), "does not contain a private key"),
+        (parse(&mine.chain, &block("AAAA\n")), "does not contain a private key"),
         // An empty SEQUENCE, and a key of Ed448.
-        (parse(&mine.chain, &block("MAA=\n")), "what it holds is not a private key"),
+        (parse(&mine.chain, &block("MAA=\n")), "does not contain a private key"),
         (parse(&mine.chain, &block("MA4CAQAwBQYDK2VxBAKquw==\n")), "of a kind that is not supported (EC256)"),
     ];
     for (outcome, expected) in cases {

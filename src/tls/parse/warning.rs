@@ -48,7 +48,9 @@ impl CertificateWarning {
                     [only] => format!("only certificate {only} of it is served"),
                     all => format!("only certificates {} of it are served", all.join(", ")),
                 };
-                format!("the chain of {what} holds certificates twice or that do not belong to it; {served}")
+                format!(
+                    "the chain of {what} contains duplicate certificates, or certificates that do not belong to it; {served}"
+                )
             }
             Self::NotInOrder => {
                 format!(

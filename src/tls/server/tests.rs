@@ -445,7 +445,7 @@ async fn a_client_with_rsa_key_exchange_only_is_called_so() {
     let (mut near, far) = tokio::io::duplex(1024);
     near.write_all(&record).await.unwrap();
     let error = acceptor.accept(clear(far)).await.unwrap_err();
-    assert_eq!(error.to_string(), "the client offers no ECDHE cipher suite or group in common with us");
+    assert_eq!(error.to_string(), "the client offers no ECDHE cipher suite or group that Mailgress supports");
 }
 
 /// Returns the text of the error if the client sends this ClientHello with the version TLS 1.2.
@@ -492,7 +492,10 @@ async fn a_record_that_is_longer_than_tls_allows_is_called_so() {
     let (mut near, far) = tokio::io::duplex(1024);
     near.write_all(&[22, 3, 1, 0xff, 0xff, 1, 0, 0, 1]).await.unwrap();
     let error = acceptor.accept(clear(far)).await.unwrap_err().to_string();
-    assert!(error.starts_with("the client sent a TLS message that is longer than TLS allows: "), "{error}");
+    assert!(
+        error.starts_with("the client sent an invalid TLS message (longer than TLS allows); "),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -541,7 +544,7 @@ async fn a_client_of_tls_1_1_or_older_is_called_so_and_gets_the_alert_of_its_ver
             let (accepted, answer) = tokio::join!(accepting, client);
             assert_eq!(
                 accepted.unwrap_err().to_string(),
-                "the client offers only TLS 1.1 or older, and the oldest version that is spoken here is TLS 1.2"
+                "the client offers only TLS 1.1 or older, and the oldest supported version is TLS 1.2"
             );
             assert_eq!(answer, [21, 3, minor, 0, 2, 2, 70], "protocol_version");
         }

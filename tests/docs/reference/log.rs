@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 use super::cell;
-use crate::pages::root;
+use crate::source::production;
 
 pub fn page() -> String {
     let mut lines = BTreeSet::new();
-    collect(&root().join("src"), &mut lines);
+    for (_, code) in production() {
+        visit(code, &mut lines);
+    }
     let mut page = HEAD.to_owned();
     let used: BTreeSet<&str> = lines.iter().flat_map(|line| &line.fields).map(String::as_str).collect();
     let described: BTreeMap<&str, &str> = FIELDS.into();
@@ -41,19 +42,6 @@ struct Line {
     message: String,
     level: String,
     fields: Vec<String>,
-}
-
-fn collect(folder: &Path, lines: &mut BTreeSet<Line>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, lines);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            visit(code.parse().unwrap(), lines);
-        }
-    }
 }
 
 /// Finds `info!(…)`, and `$level!(…)` in a macro.

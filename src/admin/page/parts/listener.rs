@@ -113,7 +113,7 @@ fn cells(serving: &Serving, now: i64) -> Markup {
             }
         }
         td role="cell" data-label=(COLUMNS[6]) {
-            (serving.backend.as_deref().unwrap_or("as the auth service says"))
+            (serving.backend.as_deref().unwrap_or("chosen by the auth service"))
         }
     }
 }

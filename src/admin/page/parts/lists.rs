@@ -12,7 +12,7 @@ pub(in crate::admin::page) fn problems(view: &View) -> Markup {
     html! {
         section #problems data-live aria-label="Problems" {
             @if !view.problems.is_empty() {
-                h2 { span.pill.bad { "✕ " (words::things(view.problems.len(), "problem")) } " " small { "what is known is served on" } }
+                h2 { span.pill.bad { "✕ " (words::things(view.problems.len(), "problem")) } " " small { "the last known configuration is still in use" } }
                 div.card { ul.plain { @for problem in &view.problems { li { (problem) } } } }
             }
         }
@@ -29,7 +29,7 @@ pub(in crate::admin::page) fn backends(view: &View) -> Markup {
             }
             div.card {
                 @if excerpt.shown.is_empty() {
-                    p.empty { @if excerpt.all == 0 { "No listener names one." } @else { "No matches." } }
+                    p.empty { @if excerpt.all == 0 { "No backends are configured." } @else { "No matches." } }
                 } @else {
                     @let rows = html! { @for backend in &excerpt.shown { (backend_row(backend)) } };
                     (table("Backends with the health of their endpoints", &BACKEND_COLUMNS, &rows))
@@ -79,21 +79,21 @@ pub(in crate::admin::page) fn faults(view: &View) -> Markup {
     html! {
         section #faults data-live aria-labelledby="faults-title" {
             h2 #faults-title {
-                "Failed sessions and logins " small { "by who has to change something, since the start" }
+                "Failed sessions and logins " small { "since the start, by fault" }
             }
             div.card {
                 @let has_failed = |fault: &&Fault| fault.sessions > 0 || fault.logins > 0;
                 @if !view.faults.iter().any(|fault| has_failed(&fault)) { p.empty { "No session or login has failed." } } @else {
                     @let failed = view.faults.iter().filter(has_failed);
                     @let rows = html! { @for fault in failed { (fault_row(fault, view.replica.now)) } };
-                    (table("Failed sessions by whose fault they were, with what was wrong lately", &FAULT_COLUMNS, &rows))
+                    (table("Failed sessions and logins by fault, with the latest messages", &FAULT_COLUMNS, &rows))
                 }
             }
         }
     }
 }
 
-const FAULT_COLUMNS: [&str; 4] = ["Whose fault", "Sessions", "Logins", "Lately"];
+const FAULT_COLUMNS: [&str; 4] = ["Fault", "Sessions", "Logins", "Last messages"];
 
 fn fault_row(fault: &Fault, now: i64) -> Markup {
     let whose = match fault.whose.as_str() {
@@ -157,19 +157,19 @@ pub(in crate::admin::page) fn replicas(view: &View) -> Markup {
     html! {
         section #replicas data-live aria-label="Replicas" {
             @if let Some(leader) = &view.replica.leader {
-                h2 { "Replicas " small { "shown by the one that leads" } }
+                h2 { "Replicas " small { "only the leader shows them" } }
                 div.card {
                     p.empty {
-                        (leader) " leads. To see all replicas, ask it in its namespace: "
+                        (leader) " is the leader. To see all replicas, open its page; in its namespace: "
                         code { "kubectl port-forward pod/" (leader) " " (view.replica.admin_port) }
                     }
                 }
             }
             @if !view.replicas.is_empty() {
-                h2 { "Replicas " small { "as this one, which leads, knows them" } }
+                h2 { "Replicas " small { "this replica is the leader" } }
                 div.card {
                     @let rows = html! { @for peer in &view.replicas { (replica_row(peer)) } };
-                    (table("Replicas, and how far behind they are", &REPLICA_COLUMNS, &rows))
+                    (table("Replicas, and the number of objects that they are behind", &REPLICA_COLUMNS, &rows))
                 }
             }
         }
@@ -185,7 +185,7 @@ fn replica_row(peer: &Peer) -> Markup {
         (true, _) => "This one",
         (_, State::Bad) => "Silent",
         (_, State::Pending) if peer.behind > 0 => "Behind",
-        (_, State::Pending) => "Awaited",
+        (_, State::Pending) => "Not answered yet",
         (_, State::Good | State::Alarming) => "Up to date",
     };
     html! {

@@ -92,7 +92,7 @@ impl WatchState {
     ) -> bool {
         let mut seen = match (seen, old) {
             (Err(why), old) => {
-                let kept = if old.is_some() { "; it keeps what it last held" } else { "" };
+                let kept = if old.is_some() { "; its last content stays in use" } else { "" };
                 self.broken.insert(key.clone(), format!("{why}{kept}"));
                 self.held.extend(old.map(|old| (key, old)));
                 return false;

@@ -233,7 +233,7 @@ fn a_broken_object_keeps_its_previous_state_and_affects_no_other() {
     let listed = [(first.clone(), Err("it is broken".to_owned())), (second.clone(), seen(&fixture, &second))];
     fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::from(listed)));
     assert_eq!(fixture.store.index.objects().servers.len(), 2);
-    assert_eq!(fixture.store.problems(fixture.now), ["it is broken; it keeps what it last held"]);
+    assert_eq!(fixture.store.problems(fixture.now), ["it is broken; its last content stays in use"]);
     fixture.apply(SERVERS, WatchUpdate::Listed(BTreeMap::new()));
     assert!(
         fixture.store.index.objects().servers.is_empty() && fixture.store.problems(fixture.now).is_empty()
@@ -305,7 +305,7 @@ fn too_many_references_are_reported() {
         |index: usize| Reference::new(ReferenceKind::Secret, &Key::new("mail", &format!("s{index}")));
     store.refer(&added((0..wanted::MAX_REFERRED + 2).map(secret)));
     store.follow();
-    assert!(store.problems(Instant::now())[0].contains("2 more would be needed"));
+    assert!(store.problems(Instant::now())[0].contains("; 2 referenced objects are not watched"));
 }
 
 #[test]

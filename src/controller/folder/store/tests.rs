@@ -111,7 +111,10 @@ fn a_broken_file_keeps_its_content_and_is_reported_with_line_and_column() {
     assert!(loaded.objects.servers.contains_key(&Key::new("default", "one")));
     assert_eq!(generation(&loaded, "one"), 1);
     let found = problems(&loaded);
-    assert!(found[0].starts_with("a.yaml:") && found[0].contains("keeps what it last held"), "{found:?}");
+    assert!(
+        found[0].starts_with("a.yaml:") && found[0].contains("the last valid content stays in use"),
+        "{found:?}"
+    );
     let place: Vec<&str> = found[0].split(':').take(3).collect();
     assert!(place[1].parse::<u32>().unwrap() >= 5 && place[2].trim().parse::<u32>().is_ok(), "{found:?}");
     let loaded = files.write("a.yaml", &server("one", 144));
@@ -127,7 +130,7 @@ fn an_unreadable_file_or_folder_keeps_its_previous_content() {
     assert_eq!(loaded.objects.servers.len(), 1);
     assert_eq!(
         problems(&loaded),
-        ["f/a.yaml: this cannot be read: permission denied; the file keeps what it last held"]
+        ["f/a.yaml: this cannot be read: permission denied; the last valid content stays in use"]
     );
     let unreadable = [(PathBuf::from("f"), "gone".to_owned())].into();
     files.store.apply(Scan { unreadable, ..Scan::default() }, validator());
@@ -150,7 +153,9 @@ fn of_duplicates_the_first_by_path_counts_and_both_are_named() {
     assert_eq!(loaded.origins[&(Kind::Server, Key::new("default", "one"))], Path::new("a.yaml"));
     assert_eq!(
         problems(&loaded),
-        ["b.yaml: MailServer default/one is also in a.yaml, which wins; remove one of the two, or rename it"]
+        [
+            "b.yaml: MailServer default/one is also in a.yaml, which takes precedence; remove or rename one of them"
+        ]
     );
 }
 
@@ -220,7 +225,10 @@ fn an_object_that_breaks_affects_no_other_of_its_file() {
     assert_eq!(generation(&loaded, "one"), 2, "the other is read");
     assert_eq!(loaded.objects.secrets[&Key::new("default", "s")].data["a"].expose(), b"hi");
     let [problem] = &problems(&loaded)[..] else { panic!("{:?}", loaded.problems) };
-    assert!(problem.contains("Secret default/s") && problem.contains("keeps what it last held"), "{problem}");
+    assert!(
+        problem.contains("Secret default/s") && problem.contains("its last content stays in use"),
+        "{problem}"
+    );
     let misspelt = server("one", 145).replace("MailServer", "MailSever");
     let loaded = files.write("a.yaml", &(secret("aGk=") + &misspelt));
     assert_eq!(generation(&loaded, "one"), 2, "it is what it was");

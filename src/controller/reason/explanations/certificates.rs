@@ -77,7 +77,7 @@ pub(super) const CERTIFICATE_NOT_YET_VALID: Explanation = Explanation {
     meaning: "A certificate is not valid yet. It is served, but clients that verify it refuse it until it becomes \
               valid.",
     cause: "Its notBefore is in the future, or the clock of this host or of the authority is wrong.",
-    remedy: "Wait, put another certificate into the Secret, or correct the clock. The condition ends by itself when the \
+    remedy: "Wait, put another certificate into the Secret, or correct the clock. The condition disappears when the \
              certificate becomes valid.",
 };
 

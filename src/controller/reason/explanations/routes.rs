@@ -1,4 +1,4 @@
-//! What there is to say about `MailRoute`s.
+//! The reasons of `MailRoute`s.
 
 use super::{Explanation, False, Reason, True, Unknown};
 
@@ -7,9 +7,9 @@ pub(super) const DOMAIN_NOT_ALLOWED: Explanation = Explanation {
     conditions: &[("Accepted", False)],
     meaning: "A MailRoute names a domain, or a user of a domain, that its MailServer does not allow to routes of this \
               namespace. The route is not used.",
-    cause: "`spec.allowedRoutes` of the MailServer has rules for this namespace, and none of them has the domain. Whoever \
-            may name a domain gets the passwords of its users, so the owner of the MailServer decides about it.",
-    remedy: "Remove the domain from the MailRoute, or let the owner of the MailServer add it to the `domains` of a rule \
+    cause: "`spec.allowedRoutes` of the MailServer has rules for this namespace, and none of them has the domain. A \
+            namespace that may name a domain receives the passwords of its users, so the owner of the MailServer decides about it.",
+    remedy: "Remove the domain from the MailRoute, or ask the owner of the MailServer to add it to the `domains` of a rule \
              in `spec.allowedRoutes`.",
 };
 
@@ -17,8 +17,8 @@ pub(super) const ROUTE_CONFLICT: Explanation = Explanation {
     reason: Reason::RouteConflict,
     conditions: &[("Conflicted", True), ("Drained", Unknown)],
     meaning: "An older MailRoute of the same MailServer already has some of the domains or users. They stay with the \
-              older one, also if this route is held. The other domains and users of this route are served.",
-    cause: "Two MailRoutes name the same domain or the same user. The older object wins, then the first one in the \
+              older one, even if the older route is held. The other domains and users of this route are served.",
+    cause: "Two MailRoutes name the same domain or the same user. The older object takes precedence, then the first one in the \
             order of namespace and name.",
     remedy: "Name each domain and each user in one MailRoute only. The message names the other one.",
 };
@@ -26,7 +26,7 @@ pub(super) const ROUTE_CONFLICT: Explanation = Explanation {
 pub(super) const USERS_IGNORED: Explanation = Explanation {
     reason: Reason::UsersIgnored,
     conditions: &[("UsersIgnored", True)],
-    meaning: "Some lines of a list of users (`usersFrom`) are no logins, have a domain that the MailServer does not \
+    meaning: "Some lines of a list of users (`usersFrom`) are not valid logins, have a domain that the MailServer does not \
               allow, or match no login. All other lines are used.",
     cause: "A line is longer than 320 bytes, has control characters, has characters that are not ASCII outside of its \
             domain, or has something else than a domain behind the `@`, such as a comment. Or `spec.allowedRoutes` of the \
@@ -40,7 +40,7 @@ pub(super) const PROTOCOL_NOT_SERVED: Explanation = Explanation {
     conditions: &[("ProtocolNotServed", True)],
     meaning: "A MailRoute has a backend for a protocol for which its MailServer has no listener, so the backend gets no \
               sessions.",
-    cause: "The MailServer has no such listener, or the wrong protocol is written in `backend.services`.",
+    cause: "The MailServer has no such listener, or `backend.services` has the wrong protocol.",
     remedy: "Add a listener to the MailServer, or remove the entry from `backend.services`. If a MailListener in the \
              MailServer's namespace serves the protocol, ignore this warning.",
 };
@@ -58,7 +58,7 @@ pub(super) const SESSIONS_OPEN: Explanation = Explanation {
     reason: Reason::SessionsOpen,
     conditions: &[("Drained", False)],
     meaning: "The MailRoute is held, and sessions of its users are still open. Mailgress ends them within \
-              `spec.spread`; logins that are already on their way to the backend count too.",
+              `spec.spread`; logins that are in progress at the backend count too.",
     cause: "The state was changed to `Held` a moment ago. Or a backend does not answer a login, which takes up to \
             `timeouts.connect`.",
     remedy: "Wait: `kubectl wait --for=condition=Drained mailroute/NAME`. `mailgress sessions` lists open sessions.",

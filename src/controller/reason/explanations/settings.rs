@@ -9,7 +9,7 @@ pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
                 to backends (PROXY header, XCLIENT or IMAP ID), but the MailServer does not allow it. Nothing is \
                 sent.",
     cause: "`upstream.proxyProtocol`, `upstream.xclient` or `upstream.imapId`, on the listener or on its MailServer. \
-            The author of the listener decides what this information says. A backend that believes it would believe \
+            The author of the listener decides the content of this information. A backend that trusts it would trust \
             the author. With XCLIENT, the author could send mail as any user.",
     remedy: "Remove the setting from the listener, disable it there, or ask the owner of the MailServer to set \
              `spec.allowedListeners.backends.introductions`: `OwnServices` is enough if the backends are Pods of the \
@@ -50,7 +50,7 @@ pub(super) const CLEAR_TEXT: Explanation = Explanation {
 pub(super) const CAPABILITY_IGNORED: Explanation = Explanation {
     reason: Reason::CapabilityIgnored,
     conditions: &[("CapabilityIgnored", True)],
-    meaning: "`capabilities` contains an entry that Mailgress adds by itself where it is needed: AUTH, STARTTLS, \
+    meaning: "`capabilities` contains an entry that Mailgress adds itself where it is needed: AUTH, STARTTLS, \
             STLS, SASL, LOGINDISABLED, or USER where USER is refused. The entry is ignored.",
     cause: "The list was copied from another server. If Mailgress announced it unchanged, it would offer logins \
             before TLS, or login methods that it refuses.",

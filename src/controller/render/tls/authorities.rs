@@ -44,7 +44,7 @@ fn name_unused<'a>(
 ) {
     for unused in all {
         let concern = Concern::Notice(Notice::CertificateUnusual);
-        let remedy = "take it out of the bundle, or have the authority issue it again";
+        let remedy = "remove it from the bundle, or get a new certificate from the authority";
         scope.report(Violation::new(concern, Reason::AuthorityNotUsed, path, unused.problem(what), remedy));
     }
 }
