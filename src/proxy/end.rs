@@ -14,6 +14,7 @@ use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason, Protocol};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
+use super::exclusive::{EndReason, HoldReason};
 use super::limits::LimitReached;
 use super::verdicts::Verdict;
 
@@ -88,6 +89,9 @@ pub(crate) enum End {
     /// The users of a route are held, and the time of the login is over.
     #[error("the users of MailRoute {0} are held (spec.state), and holdTimeout is over")]
     RouteHeld(String),
+    /// The endpoint of an exclusive user could not be used within the time of the login.
+    #[error("the user's endpoint cannot be used now (affinity.mode: Exclusive): {0}")]
+    UserHeld(HoldReason),
     /// The configured backend has no endpoint at present.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
@@ -165,10 +169,16 @@ pub(crate) enum End {
     /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
-    /// An operator ended the session.
+    /// The user of an exclusive backend has to leave its endpoint.
+    #[error("closed because {}", .0.sentence())]
+    Moved(EndReason),
+    /// The session began before its user was exclusive.
+    #[error("closed because the user's MailRoute has affinity.mode Exclusive now")]
+    Joined,
     /// The session's `MailRoute` is held.
     #[error("closed because the user's MailRoute is held")]
     Held,
+    /// An operator ended the session.
     #[error("ended by an operator (mailgress kick)")]
     Kicked,
 }
@@ -227,6 +237,7 @@ impl End {
             Self::NoBackend | Self::NoEndpoints(_) => "no_backend",
             Self::RouteUndecided(_) => "route_undecided",
             Self::RouteHeld(_) => "route_held",
+            Self::UserHeld(_) => "user_held",
             Self::NotAllowed(_) => "backend_not_allowed",
             Self::Connect(_) | Self::UnknownName(_) => "backend_connect",
             Self::Descriptors => "no_descriptors",
@@ -250,12 +261,22 @@ impl End {
             Self::Drained => "drained",
             Self::Kicked => "kicked",
             Self::Held => "held",
+            Self::Moved(_) | Self::Joined => "moved",
         }
     }
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Done | Self::Quit | Self::Idle | Self::Drained | Self::Kicked | Self::Held => Fault::None,
+            Self::Done
+            | Self::Quit
+            | Self::Idle
+            | Self::Drained
+            | Self::Kicked
+            | Self::Held
+            | Self::Moved(_)
+            | Self::Joined => Fault::None,
+            Self::UserHeld(HoldReason::NoEndpoint | HoldReason::Away(_)) => Fault::Backend,
+            Self::UserHeld(_) => Fault::Us,
             Self::Descriptors | Self::Internal(_) | Self::Limited(LimitReached::ListenerFull) => Fault::Us,
             Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
@@ -318,6 +339,7 @@ impl End {
             Self::AuthServiceUnavailable(_)
             | Self::RouteUndecided(_)
             | Self::RouteHeld(_)
+            | Self::UserHeld(_)
             | Self::Backend(BackendError::Unavailable { .. })
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
             Self::LoginRefused
@@ -325,9 +347,13 @@ impl End {
             | Self::BackendRefused { .. }
             | Self::LongLogin { .. }
             | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
-            Self::ClientGone | Self::ClientTimeout | Self::Drained | Self::Kicked | Self::Held => {
-                Verdict::Abandoned
-            }
+            Self::ClientGone
+            | Self::ClientTimeout
+            | Self::Drained
+            | Self::Kicked
+            | Self::Held
+            | Self::Moved(_)
+            | Self::Joined => Verdict::Abandoned,
             _ => Verdict::Failed,
         }
     }

@@ -94,8 +94,12 @@ impl Relay {
             () = drained.cancelled() => End::Drained,
             end = live.told() => end,
         };
+        let end = match end {
+            End::Moved(_) | End::Joined => Box::pin(self.finish_message(live, end)).await,
+            end => end,
+        };
         let relayed = self.relayed();
-        if matches!(end, End::Drained | End::Kicked | End::Held) {
+        if matches!(end, End::Drained | End::Kicked | End::Held | End::Moved(_) | End::Joined) {
             Box::pin(self.say_goodbye(&goodbye(&end))).await;
         }
         if self.down.has_ended() && !self.up.has_ended() {
@@ -108,6 +112,29 @@ impl Relay {
             }
         }
         (relayed, end)
+    }
+
+    /// Relays until no message is under way and the backend has replied, at most for [`MESSAGE_TIME`]. Returns how the
+    /// session ended meanwhile, or `told`.
+    async fn finish_message(&mut self, live: &Live, told: End) -> End {
+        let mut active = Instant::now();
+        let until_done = async {
+            while matches!(self.follower.interrupted(), Some(Interrupted::Message | Interrupted::Reply)) {
+                // Each poll may finish the message and then wait for the next bytes.
+                let polled = poll_fn(|cx| match self.poll(&mut active, live, cx) {
+                    Poll::Ready(progress) => Poll::Ready(Some(progress)),
+                    Poll::Pending => match self.follower.interrupted() {
+                        Some(Interrupted::Message | Interrupted::Reply) => Poll::Pending,
+                        _ => Poll::Ready(None),
+                    },
+                });
+                if let Some(Progress::Ended(end)) = polled.await {
+                    return Some(end);
+                }
+            }
+            None
+        };
+        timeout(MESSAGE_TIME, until_done).await.ok().flatten().unwrap_or(told)
     }
 
     /// Resets the idle timer only when it fires. Activity just stores the time, which is cheaper.
@@ -262,6 +289,9 @@ impl Relay {
 /// After this time without a byte of the client, a backend may end the session (RFC 5321 section 4.5.3.2.7; RFC 9051
 /// section 5.4 sets 30 minutes).
 const SILENT: Duration = Duration::from_secs(5 * 60);
+
+/// Time limit for a message that is under way when the user has to leave its endpoint.
+const MESSAGE_TIME: Duration = Duration::from_secs(10);
 
 /// Time limit for the closing message of one session.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);

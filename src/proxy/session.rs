@@ -28,14 +28,15 @@ use crate::net::ClientAddress;
 use crate::protocol::follow::{Follower, SmtpStart};
 use crate::protocol::{Frontend, FrontendConfig};
 
+use super::affinity::{Membership, group_of};
 use super::balance::Placement;
 use super::end::End;
 use super::record::Record;
 use super::relay::{Relay, Relayed};
 use super::serving::{ServedListener, Serving};
-use super::sessions::Listed;
+use super::sessions::{Listed, Order};
 use super::worker::{Seat, WorkerContext};
-use client::{Counted, DRAIN_TEXT, Session};
+use client::{Counted, DRAIN_TEXT, MOVE_TEXT, Session};
 use upstream::Accepting;
 
 /// An accepted connection, before anything is read from it.
@@ -64,6 +65,8 @@ struct Relaying {
     listed: Listed,
     /// Both count the session while it lasts.
     counted: (Placement, Counted),
+    /// Counts an exclusive user. Dropped after `relay`, which closes the connection to the endpoint.
+    membership: Option<Membership>,
 }
 
 /// Serves one connection. The result is logged and counted, not returned.
@@ -123,20 +126,35 @@ impl Relaying {
         backend.received.splice(..0, reply);
         let relay = Relay::new(client, backend, session.served.listener.timeouts, follower);
         let listed = session.context.sessions.enter(record, Instant::now());
+        let membership = session.membership;
+        if let Some(order) = late_order(&session.served, &listed, membership.as_ref()) {
+            listed.live().end(order);
+        }
         // From now on, the session is counted by the list.
         drop(routes);
         let counted = (placement, session.counted);
-        Box::new(Self { relay, served: session.served, listed, counted })
+        Box::new(Self { relay, served: session.served, listed, counted, membership })
     }
 
     async fn relay(mut self: Box<Self>) {
         let served = &self.served;
         let goodbye = |end: &End| goodbye(&served.listener.frontend, end);
         let (relayed, end) = self.relay.run((&served.goodbye, self.listed.live()), goodbye).await;
-        let Self { relay, served, listed, counted } = *self;
-        drop((relay, served, counted));
+        let Self { relay, served, listed, counted, membership } = *self;
+        drop((relay, served, counted, membership));
         listed.finish(end, relayed);
     }
+}
+
+/// Returns the order for a session that has just been listed, if it should have ended meanwhile: its exclusive user moves,
+/// or its user has become exclusive.
+fn late_order(served: &ServedListener, listed: &Listed, membership: Option<&Membership>) -> Option<Order> {
+    if let Some(reason) = membership.and_then(Membership::reason) {
+        return Some(reason.order());
+    }
+    let current = served.routes.load();
+    let group = group_of(current.routes.as_ref().filter(|_| current.has_groups)?, listed.record())?;
+    (membership.map(Membership::group) != Some(group)).then_some(Order::Join)
 }
 
 /// Returns the message for a client whose session is ended from our side.
@@ -144,6 +162,7 @@ fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
     let text = match end {
         End::Kicked => KICK_TEXT,
         End::Held => HOLD_TEXT,
+        End::Moved(_) | End::Joined => MOVE_TEXT,
         _ => DRAIN_TEXT,
     };
     let mut goodbye = Vec::new();

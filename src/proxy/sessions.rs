@@ -14,10 +14,12 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::time::sleep_until;
 
+use crate::model::SessionId;
 use crate::model::sessions::{OpenSession, SessionFilter};
 use crate::protocol::Protocol;
 
 use super::end::End;
+use super::exclusive::EndReason;
 use super::record::{Record, Selector};
 use super::relay::Relayed;
 
@@ -66,6 +68,25 @@ pub(crate) enum Order {
     Drain = 2,
     /// The session's `MailRoute` is held.
     Hold = 3,
+    /// The user has become exclusive.
+    Join = 4,
+    /// [`EndReason::Moving`].
+    Move = 5,
+    /// [`EndReason::EndpointGone`].
+    EndpointGone = 6,
+    /// [`EndReason::ReplicaUnlisted`].
+    Unlisted = 7,
+}
+
+impl EndReason {
+    /// Returns the order for a session that ends for this reason.
+    pub(crate) const fn order(self) -> Order {
+        match self {
+            Self::Moving => Order::Move,
+            Self::EndpointGone => Order::EndpointGone,
+            Self::ReplicaUnlisted => Order::Unlisted,
+        }
+    }
 }
 
 impl Sessions {
@@ -108,6 +129,17 @@ impl Sessions {
         sleep_until(start + over).await;
     }
 
+    /// Tells a session to end, if it is relayed.
+    pub(crate) fn end(&self, id: SessionId, order: Order) {
+        for shard in &self.0 {
+            let session = shard.0.lock().get(&id.number).cloned();
+            if let Some(session) = session {
+                session.live.end(order);
+                return;
+            }
+        }
+    }
+
     fn selected(&self, filter: &SessionFilter) -> Vec<Arc<RelayedSession>> {
         let selector = Selector::new(filter);
         let mut all = self.all();
@@ -138,6 +170,10 @@ impl Shard {
 impl Listed {
     pub(crate) fn live(&self) -> &Live {
         &self.session.live
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.session.record
     }
 
     /// Removes the session from the list, writes its log line and counts it.
@@ -212,6 +248,14 @@ impl Live {
                 0 => Poll::Pending,
                 order if order == Order::Kick as u8 => Poll::Ready(End::Kicked),
                 order if order == Order::Hold as u8 => Poll::Ready(End::Held),
+                order if order == Order::Join as u8 => Poll::Ready(End::Joined),
+                order if order == Order::Move as u8 => Poll::Ready(End::Moved(EndReason::Moving)),
+                order if order == Order::EndpointGone as u8 => {
+                    Poll::Ready(End::Moved(EndReason::EndpointGone))
+                }
+                order if order == Order::Unlisted as u8 => {
+                    Poll::Ready(End::Moved(EndReason::ReplicaUnlisted))
+                }
                 _ => Poll::Ready(End::Drained),
             }
         })
@@ -237,7 +281,6 @@ const SMALL_SHARD: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SessionId;
     use crate::net::ClientAddress;
 
     fn record(number: u64, login: &str, now: Instant) -> Box<Record> {

@@ -35,6 +35,8 @@ pub(crate) struct ServedRoutes {
     pub(crate) routes: Option<Arc<Routes>>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+    /// Whether a route has exclusive users.
+    pub(crate) has_groups: bool,
 }
 
 /// The routes that a listener has now. They may change while a session lasts.
@@ -104,7 +106,9 @@ impl ServedRoutes {
             destination.as_ref().map(|destination| upstream(position, destination)).transpose()
         });
         let upstreams = upstreams.collect::<Result<_, TlsError>>()?;
-        Ok(Self { routes: Some(Arc::clone(routes)), upstreams })
+        let mut destinations = routes.destinations.iter().flatten();
+        let has_groups = destinations.any(|destination| destination.affinity.group().is_some());
+        Ok(Self { routes: Some(Arc::clone(routes)), upstreams, has_groups })
     }
 
     fn by_route(&self) -> HashMap<&RouteId, &Arc<ServedUpstream>> {

@@ -16,6 +16,7 @@ use crate::model::{Auth, SessionId, Snapshot};
 use crate::net::Descriptors;
 
 use super::accept::AcceptLoop;
+use super::affinity::ExclusiveUsers;
 use super::balance::Balancer;
 use super::metrics::Metrics;
 use super::session::{self, Incoming};
@@ -83,6 +84,8 @@ pub(crate) struct WorkerContext {
     pub(crate) lingering: Arc<Semaphore>,
     /// Lists the sessions that are relayed.
     pub(crate) sessions: Arc<Shard>,
+    /// Admits exclusive users.
+    pub(crate) exclusive: ExclusiveUsers,
 }
 
 impl Workers {
@@ -91,10 +94,10 @@ impl Workers {
     /// # Errors
     /// The system refuses a thread or an event queue.
     pub(crate) fn start(
-        count: usize,
-        process: u64,
+        (count, process): (usize, u64),
         metrics: &Arc<Metrics>,
         dns: &Arc<Dns>,
+        exclusive: &ExclusiveUsers,
     ) -> io::Result<Self> {
         let sessions = Arc::new(Sessions::new(count.max(1)));
         let balancer = Arc::new(Balancer::default());
@@ -127,6 +130,7 @@ impl Workers {
                 sources: Arc::clone(&sources),
                 lingering: Arc::clone(&lingering),
                 sessions: sessions.shard(index),
+                exclusive: exclusive.clone(),
             });
             let metrics = Arc::clone(metrics);
             let thread = std::thread::Builder::new()

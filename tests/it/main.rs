@@ -15,6 +15,7 @@
 
 mod addresses;
 mod admin;
+mod affinity;
 mod bad_auth;
 mod bad_backend;
 mod bad_client;

@@ -20,6 +20,7 @@ use crate::tls::ClientCertificate;
 use super::attempt::Attempted;
 use super::goodbye::Goodbye;
 use super::proxied::FirstBytes;
+use crate::proxy::affinity::Membership;
 use crate::proxy::connection::Connection;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
@@ -57,6 +58,8 @@ pub(super) struct Session {
     pub(super) deadline: Deadline,
     /// The end of the listener's drain.
     pub(super) goodbye: Goodbye,
+    /// The exclusive user whose login goes to its endpoint. Dropped after the connection to it is closed.
+    pub(super) membership: Option<Membership>,
 }
 
 /// The addresses of a connection, with those of a trusted PROXY header.
@@ -180,6 +183,15 @@ async fn send_and_close(mut connection: Connection, mut message: Vec<u8>) {
     connection.close().await;
 }
 
+/// Waits until an exclusive user has to leave its endpoint; for ever if there is none.
+async fn told(membership: Option<&Membership>) -> End {
+    match membership {
+        // In memory of its own, because most sessions have no membership.
+        Some(membership) => Box::pin(membership.told()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Session {
     /// Creates a session for a client that is not greeted yet.
     pub(super) fn new(
@@ -206,6 +218,7 @@ impl Session {
             counted,
             deadline,
             goodbye,
+            membership: None,
         }
     }
 
@@ -244,6 +257,7 @@ impl Session {
             biased;
             read = self.connection.fill() => read,
             () = self.goodbye.said() => return Err(End::Drained),
+            end = told(self.membership.as_ref()) => return Err(end),
             () = self.deadline.passed() => return Err(End::ClientTimeout),
         };
         match read {
@@ -288,6 +302,7 @@ impl Session {
             done = work => Ok(done),
             () = self.connection.disconnected(), if needs_client => Err(End::ClientGone),
             () = self.goodbye.said() => Err(End::Drained),
+            end = told(self.membership.as_ref()) => Err(end),
         }
     }
 
@@ -296,6 +311,7 @@ impl Session {
         let protocol = self.protocol();
         let text = match end {
             End::Drained => Some(DRAIN_TEXT),
+            End::Moved(_) => Some(MOVE_TEXT),
             // RFC 1939 section 3: an autologout closes without a response. nginx never sends one (quirk Q-26).
             End::ClientTimeout if protocol != Protocol::Pop3 && self.served.listener.timeouts.announce => {
                 Some("Autologout; idle for too long")
@@ -328,6 +344,9 @@ impl Session {
         Err(self.end_with_message(End::ClientCertificate(problem)).await)
     }
 }
+
+/// The closing message of a session whose user has to leave its endpoint.
+pub(super) const MOVE_TEXT: &str = "Mailbox has moved to another server, please reconnect";
 
 /// The closing message at the end of a drain.
 pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";

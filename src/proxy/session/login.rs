@@ -114,6 +114,7 @@ impl Session {
             counted,
             deadline,
             goodbye,
+            membership: None,
         };
         Ok((session.with_certificate_checked().await?, frontend))
     }

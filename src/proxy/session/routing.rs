@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::model::exclusive::Affinity;
 use crate::model::routes::Placement;
-use crate::model::{Backend, Routes};
+use crate::model::{Backend, Routes, SessionId};
 use crate::net::BackendAddress;
 use crate::protocol::backend::{BackendLogin, RefusalCause};
 use crate::protocol::notices::{self, RefusalText};
@@ -16,8 +17,11 @@ use crate::secret::Secret;
 
 use super::client::Session;
 use super::decision::Decision;
-use super::upstream::{Authorised, Place};
+use super::upstream::{Affine, Authorised, Place};
+use crate::proxy::affinity::Asking;
+use crate::proxy::balance::user_key;
 use crate::proxy::end::End;
+use crate::proxy::exclusive::{Hold, HoldReason};
 use crate::proxy::record::{Record, SessionUser};
 use crate::proxy::upstreams::ServedRoutes;
 
@@ -31,6 +35,19 @@ pub(super) enum Routed {
     Undecided(String),
     /// The users of this `MailRoute` are held; how long a login waits.
     Held(String, Duration),
+    /// The endpoint of an exclusive user cannot be used now.
+    UserHeld(HoldReason),
+}
+
+impl Routed {
+    /// Tells whether the login has to wait, or needs a membership: [`Session::released`].
+    pub(super) fn may_wait(&self) -> bool {
+        match self {
+            Self::Held(..) => true,
+            Self::To(place) => place.affine.as_ref().is_some_and(|affine| affine.exclusive.is_some()),
+            Self::Nowhere | Self::Undecided(_) | Self::UserHeld(_) => false,
+        }
+    }
 }
 
 /// The state of a login whose backend may depend on the first message of its SASL exchange.
@@ -54,35 +71,69 @@ impl Session {
             Some(backend) => {
                 let (backend, upstream) = (Arc::clone(backend), Arc::clone(&self.served.upstream));
                 let reach = self.served.current.load().reach.clone();
-                Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes: served })
+                let (routes, is_named_by_service, affine) = (served, false, None);
+                Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine })
             }
             None => Routed::Nowhere,
         }
     }
 
-    /// Waits until the route of a login is not held any more. A login that is still held after the route's time stays
-    /// [`Routed::Held`].
+    /// Waits until the route of a login is not held any more, and until an exclusive user may log in at its endpoint. A
+    /// login that is still held after its time stays [`Routed::Held`] or [`Routed::UserHeld`].
     pub(super) async fn released(
         &mut self,
         request: &LoginRequest,
         pending: &PendingLogin,
         (server, login): (Option<BackendAddress>, Option<&[u8]>),
+        id: SessionId,
     ) -> Result<Routed, End> {
-        let mut until = None;
+        let (mut until, arrived) = (None, Instant::now());
         loop {
-            let served = Arc::clone(&self.served);
-            let changed = served.routes.changed();
+            let (served, exclusive) = (Arc::clone(&self.served), self.context.exclusive.clone());
+            let (changed, moved) = (served.routes.changed(), exclusive.changed());
             match self.placed(request, pending, server.clone(), login) {
                 Routed::Held(route, timeout) => {
                     let until = *until.get_or_insert(Instant::now() + timeout);
                     if self.while_deciding(timeout_at(until, changed)).await?.is_err() {
                         return Ok(Routed::Held(route, timeout));
                     }
-                    self.start_deadline();
+                }
+                Routed::To(mut place) => {
+                    let Err(hold) = self.admit(&mut place, id, arrived) else { return Ok(Routed::To(place)) };
+                    // A login that waits does not use the routes.
+                    drop(place);
+                    let change = async {
+                        tokio::select! {
+                            () = changed => {}
+                            () = moved => {}
+                        }
+                    };
+                    if self.while_present(timeout_at(hold.until, change)).await?.is_err() {
+                        return Ok(Routed::UserHeld(hold.reason));
+                    }
                 }
                 routed => return Ok(routed),
             }
+            self.start_deadline();
         }
+    }
+
+    /// Admits an exclusive user, and leaves only the addresses of the user's endpoint in the place.
+    fn admit(&mut self, place: &mut Place, session: SessionId, arrived: Instant) -> Result<(), Hold> {
+        let Some(Affine { user, exclusive: Some(backend) }) = place.affine.as_deref() else { return Ok(()) };
+        let (membership, endpoint) =
+            self.context.exclusive.admit(&Asking { backend, user, session, arrived })?;
+        let mut only = (*place.backend).clone();
+        only.endpoints
+            .retain(|address| only.names.get(address).is_some_and(|name| name == endpoint.as_str()));
+        if only.endpoints.is_empty() {
+            // The endpoint is ready, but these routes do not have its address yet.
+            let until = arrived + backend.timing.move_timeout;
+            return Err(Hold { reason: HoldReason::Away(endpoint), until });
+        }
+        place.backend = Arc::new(only);
+        self.membership = Some(membership);
+        Ok(())
     }
 
     /// Returns where a login goes: to the server that the auth service names, or as the routes say.
@@ -98,7 +149,8 @@ impl Session {
             let backend = Arc::new(Backend::new(String::new(), vec![address]));
             let reach = self.served.current.load().reach.clone();
             let (upstream, routes) = (Arc::clone(&self.served.upstream), self.served.routes.load());
-            return Routed::To(Place { backend, upstream, reach, is_named_by_service: true, routes });
+            let (is_named_by_service, affine) = (true, None);
+            return Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine });
         }
         if self.has_routes() && hides_its_user(request, login) {
             return Routed::Nowhere;
@@ -186,6 +238,7 @@ impl Session {
         let end = match routed {
             Routed::Undecided(route) => End::RouteUndecided(route),
             Routed::Held(route, _) => End::RouteHeld(route),
+            Routed::UserHeld(reason) => End::UserHeld(reason),
             Routed::To(_) | Routed::Nowhere => return self.refuse_unrouted(pending, is_mail, record).await,
         };
         // The client is not at fault, so this does not count as a failed login.
@@ -241,8 +294,14 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, named: &Named) -> Opti
     };
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
-    let routes = Arc::clone(served);
-    Some(Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }))
+    let exclusive = match &destination.affinity {
+        Affinity::None => None,
+        Affinity::User => Some(None),
+        Affinity::Exclusive(backend) => Some(Some(Arc::clone(backend))),
+    };
+    let affine = exclusive.map(|exclusive| Box::new(Affine { user: user_key(named), exclusive }));
+    let (routes, is_named_by_service) = (Arc::clone(served), false);
+    Some(Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine }))
 }
 
 /// Tells whether a message that is relayed to the backend cannot be read here. The backend may find another user in it

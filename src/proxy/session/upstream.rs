@@ -6,7 +6,8 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use crate::model::{self, Reach, SessionId};
+use crate::model::exclusive::ExclusiveBackend;
+use crate::model::{self, LoadBalancing, Reach, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header::{self, Details};
@@ -46,6 +47,17 @@ pub(super) struct Place {
     pub(super) is_named_by_service: bool,
     /// The routes by which the login was placed. They are in use until the session is listed.
     pub(super) routes: Arc<ServedRoutes>,
+    /// Set if the user has one endpoint.
+    pub(super) affine: Option<Box<Affine>>,
+}
+
+/// A user with one endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Affine {
+    /// The user, in the form in which all protocols and replicas know it.
+    pub(super) user: Vec<u8>,
+    /// Set if the user never has sessions on two endpoints.
+    pub(super) exclusive: Option<Arc<ExclusiveBackend>>,
 }
 
 /// A backend that has accepted the login.
@@ -162,9 +174,15 @@ impl Session {
 
     /// Returns the endpoints in the order of the load balancing, without failing ones unless all fail.
     fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
-        let Place { backend, upstream, .. } = &authorised.place;
+        let Place { backend, upstream, affine, .. } = &authorised.place;
         let policy = upstream.settings.load_balancing;
-        let mut order = self.context.balancer.order(backend, policy, &authorised.user);
+        let balancer = &self.context.balancer;
+        let mut order = match affine.as_deref() {
+            // Only the user's endpoint is left in the backend.
+            Some(Affine { exclusive: Some(_), .. }) => return backend.endpoints.clone(),
+            Some(Affine { user, exclusive: None }) => balancer.order(backend, LoadBalancing::UserHash, user),
+            None => balancer.order(backend, policy, &authorised.user),
+        };
         if let Some(health) = &upstream.health {
             health.keep_healthy(&mut order);
         }
