@@ -90,21 +90,9 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let hostname = hostname();
     let ledger = Ledger::new(replica(options, &hostname));
     let exclusive = Exclusive::new(&options.origin, ledger.replica());
-    let proxy = Proxy::start(
-        Options {
-            workers: options.workers,
-            process: rand::random(),
-            drain_timeout: options.drain_timeout,
-            drain_spread: options.drain_spread,
-        },
-        Channels {
-            snapshots: snapshots.clone(),
-            reports,
-            tickets: tickets.clone(),
-            exclusive: exclusive.users(),
-        },
-        &registry,
-    )?;
+    let (wanted, users) = (snapshots.clone(), exclusive.users());
+    let channels = Channels { snapshots: wanted, reports, tickets: tickets.clone(), exclusive: users };
+    let proxy = Proxy::start(data_plane(options), channels, &registry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -150,6 +138,16 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     // A read that blocks (on a network file system) must not delay the end of the process.
     runtime.shutdown_background();
     done
+}
+
+/// Returns the options of the data plane.
+fn data_plane(options: &RunOptions) -> Options {
+    Options {
+        workers: options.workers,
+        process: rand::random(),
+        drain_timeout: options.drain_timeout,
+        drain_spread: options.drain_spread,
+    }
 }
 
 /// Collects what the admin server shows.

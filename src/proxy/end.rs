@@ -321,13 +321,8 @@ impl End {
             | Self::BackendRefused { .. }
             | Self::BackendInjection
             | Self::BackendLeft(_) => Fault::Backend,
-            Self::Relay { side, .. } => {
-                if *side == "client" {
-                    Fault::Client
-                } else {
-                    Fault::Backend
-                }
-            }
+            Self::Relay { side: "client", .. } => Fault::Client,
+            Self::Relay { .. } => Fault::Backend,
         }
     }
 }
