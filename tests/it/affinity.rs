@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::auth_service::{Answer, AuthService};
 use crate::support::backend::Backend;
 use crate::support::mailboxes::Mailboxes;
 use crate::support::mailgress::Mailgress;
-use crate::support::manifest::{Folder, mail_server, passthrough, with};
+use crate::support::manifest::{Folder, http_auth, mail_server, passthrough, with};
 use crate::support::talk::{backend_answers, greeted, is_success, log_in, send_login};
 use crate::support::wire::Wire;
 use crate::support::{ports, wait};
@@ -273,6 +274,28 @@ fn sessions_from_before_a_route_was_exclusive_end_first() {
     let of_first = places.iter().step_by(2).map(|(place, _)| place).collect::<Vec<_>>();
     assert!(of_first.iter().all(|place| *place == of_first[0]), "{of_first:?}");
     assert_eq!(mailboxes.shared().len(), before);
+}
+
+#[test]
+fn a_server_that_the_auth_service_names_is_in_no_group() {
+    let mailboxes = Mailboxes::default();
+    let pods = ["a", "named"].map(|name| Pod::new(name, &mailboxes));
+    let [a, named] = &pods;
+    let named = named.imap.address();
+    let service = AuthService::start(move |_| Answer::Backend(named));
+    let site = Site::start(&exclusive(&json!({})), &[a]);
+    assert_eq!(site.log_in("IMAP", "bob@example.org").0, "a");
+    let text = std::fs::read_to_string(site.folder.path().join("server.yaml")).unwrap();
+    let mut server: Value = serde_yaml::from_str(&text).unwrap();
+    server["spec"]["auth"] = http_auth(&service.url());
+    site.folder.replace("server.yaml", &server);
+    let mut wire = wait::eventually("the auth service is asked", || {
+        let (place, wire) = site.log_in("IMAP", "bob@example.org");
+        (place == "named").then_some(wire)
+    });
+    assert!(backend_answers(&mut wire, "IMAP").unwrap());
+    site.log_in("IMAP", "bob@example.org");
+    assert!(backend_answers(&mut wire, "IMAP").unwrap());
 }
 
 #[test]

@@ -115,8 +115,11 @@ fn group_in<'a>(current: &'a HashMap<ListenerId, Arc<Routes>>, record: &Record) 
     group_of(current.get(&record.served.as_ref()?.listener.id)?, record)
 }
 
-/// Returns the group to which routes send the user of a session.
+/// Returns the group to which routes send the user of a session. A server that the auth service has named is in no group.
 pub(crate) fn group_of<'a>(routes: &'a Routes, record: &Record) -> Option<&'a GroupName> {
+    if record.is_at_named_server() {
+        return None;
+    }
     let named: Named = match record.user.as_ref()? {
         SessionUser::Login(name) => routes.rules.of_name(name),
         SessionUser::Recipient(path) => routes.rules.of_recipient(path),
