@@ -231,6 +231,8 @@ struct Asked {
     version: Option<u64>,
     /// In seconds.
     wait: Option<u64>,
+    /// `exclusive`: without the objects.
+    only: Option<String>,
 }
 
 async fn served(
@@ -247,7 +249,10 @@ async fn served(
     drop(place);
     let page = move || {
         let (ready, totals) = (state.readiness.reasons().is_empty(), (state.totals)());
-        let page = Page { ready: Some(ready), totals: Some(totals), ..state.served.page(read.as_ref()) };
+        let mut page = Page { ready: Some(ready), totals: Some(totals), ..state.served.page(read.as_ref()) };
+        if asked.only.as_deref() == Some("exclusive") {
+            page.objects.clear();
+        }
         reply::json(&page)
     };
     makers.make(Kind::Served, visitor.peer(), page).await

@@ -2,6 +2,7 @@
 
 mod connections;
 mod control;
+mod exclusive;
 mod log;
 mod page;
 mod process;
@@ -37,6 +38,7 @@ use crate::net::Descriptors;
 use crate::proxy::{Channels, Observer, Options, Proxy};
 
 use control::Control;
+use exclusive::Exclusive;
 pub use log::{Encoding, LineFormat, Log};
 pub use reader::{Reader, in_a_pod};
 use signals::Signals;
@@ -86,16 +88,12 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     let (snapshot_sender, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (reports, report_receiver) = watch::channel(Arc::new(BindReport::default()));
     let tickets = SharedTicketKeys::default();
-    let proxy = Proxy::start(
-        Options {
-            workers: options.workers,
-            process: rand::random(),
-            drain_timeout: options.drain_timeout,
-            drain_spread: options.drain_spread,
-        },
-        Channels { snapshots: snapshots.clone(), reports, tickets: tickets.clone() },
-        &registry,
-    )?;
+    let hostname = hostname();
+    let ledger = Ledger::new(replica(options, &hostname));
+    let exclusive = Exclusive::new(&options.origin, ledger.replica());
+    let (wanted, users) = (snapshots.clone(), exclusive.users());
+    let channels = Channels { snapshots: wanted, reports, tickets: tickets.clone(), exclusive: users };
+    let proxy = Proxy::start(data_plane(options), channels, &registry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -103,9 +101,8 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control threads")?;
     let done = runtime.block_on(async {
-        let hostname = hostname();
         let observer = proxy.observer();
-        let (status_store, ledger) = (StatusStore::default(), Ledger::new(replica(options, &hostname)));
+        let status_store = StatusStore::default();
         let channels = SourceChannels {
             snapshots: snapshot_sender,
             reports: report_receiver.clone(),
@@ -116,9 +113,10 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let mut publisher = Publisher::new(&options.class, &hostname, channels, metrics.clone())
             .with_trusted_peers(options.trusted_peers.clone());
         publisher.set_locality(options.locality.clone());
-        let source = Source::new(&options.origin, publisher, &metrics, tickets).await?;
-        let signals = Signals::new(source.reread())?;
         let readiness = Readiness::new();
+        let link = exclusive.start(&ledger, &readiness);
+        let source = Source::new(&options.origin, publisher, &metrics, tickets, link).await?;
+        let signals = Signals::new(source.reread())?;
         readiness.register(&registry)?;
         let admin = listen(options.admin_address)?;
         let sources = page::Sources {
@@ -141,6 +139,16 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
     // A read that blocks (on a network file system) must not delay the end of the process.
     runtime.shutdown_background();
     done
+}
+
+/// Returns the options of the data plane.
+fn data_plane(options: &RunOptions) -> Options {
+    Options {
+        workers: options.workers,
+        process: rand::random(),
+        drain_timeout: options.drain_timeout,
+        drain_spread: options.drain_spread,
+    }
 }
 
 /// Collects what the admin server shows.
@@ -199,7 +207,7 @@ async fn serve(
     let mut serving = tokio::spawn(admin::serve(listener, state, ended.clone()));
     let _socket = control.map(|control| control.serve(ended.clone()));
     let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
-    let mut source = tokio::spawn(source.run(draining.clone()));
+    let mut source = tokio::spawn(source.run(draining.clone(), ended.clone()));
     let ready = tokio::spawn(async move {
         // Any report means that the first snapshot was applied. An error means that the process is ending.
         let _ = reports.wait_for(|report| report.revision > 0).await;

@@ -8,6 +8,7 @@
 //! an endpoint that passes its `health` checks. `relay` moves the bytes.
 
 mod accept;
+mod affinity;
 mod balance;
 mod bans;
 mod certificates;
@@ -60,6 +61,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dns::{Dns, Host};
 use crate::model::{BindReport, SharedTicketKeys, Snapshot};
 
+pub use affinity::ExclusiveUsers;
 use metrics::Metrics;
 pub use observer::Observer;
 use supervisor::Supervisor;
@@ -81,7 +83,7 @@ pub struct Options {
     pub drain_spread: Duration,
 }
 
-/// Where the controller and the data plane meet: two channels, and the place of the ticket keys.
+/// Where the controller and the data plane meet: two channels, and the places of the ticket keys and the exclusive users.
 #[derive(Debug)]
 pub struct Channels {
     /// The configuration to serve. The data plane waits for the first one with a revision above 0.
@@ -90,6 +92,8 @@ pub struct Channels {
     pub reports: watch::Sender<Arc<BindReport>>,
     /// The keys of session tickets that the replicas share.
     pub tickets: SharedTicketKeys,
+    /// The exclusive users, about whom the replicas agree.
+    pub exclusive: ExclusiveUsers,
 }
 
 /// The data plane with its worker threads, before it binds any socket.
@@ -115,7 +119,8 @@ impl Proxy {
     pub fn start(options: Options, channels: Channels, registry: &Registry) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::register(registry)?);
         let dns = Arc::new(Dns::new(Host::default(), registry)?);
-        let workers = Workers::start(options.workers, options.process, &metrics, &dns)?;
+        let workers =
+            Workers::start((options.workers, options.process), &metrics, &dns, &channels.exclusive)?;
         Ok(Self(Supervisor::new(options, channels, workers, metrics, dns)))
     }
 

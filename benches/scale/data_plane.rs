@@ -13,7 +13,7 @@ use mailgress::api::MailServerSpec;
 use mailgress::controller::index::{Index, Key, Owner, Resource, SecretData};
 use mailgress::controller::render::Renderer;
 use mailgress::model::{BindReport, Listener, Listeners, SharedTicketKeys, Snapshot, Socket, SocketState};
-use mailgress::proxy::{Channels, Options, Proxy};
+use mailgress::proxy::{Channels, ExclusiveUsers, Options, Proxy};
 use mailgress::secret::Secret;
 use prometheus::Registry;
 use rcgen::{CertificateParams, KeyPair};
@@ -145,7 +145,9 @@ impl DataPlane {
             drain_timeout: Duration::from_secs(1),
             drain_spread: Duration::ZERO,
         };
-        let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
+        let exclusive = ExclusiveUsers::alone("1");
+        let tickets = SharedTicketKeys::default();
+        let channels = Channels { snapshots: wanted, reports: bound, tickets, exclusive };
         let proxy = Proxy::start(options, channels, &Registry::new()).unwrap();
         let shutdown = CancellationToken::new();
         let done = runtime.spawn(proxy.run(shutdown.clone()));

@@ -100,6 +100,56 @@ pub struct RouteBackend {
     /// Settings of the connections to this backend. They override the listener's, field by field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamSettings>,
+    /// Whether each user has one endpoint of this backend. Without it, `upstream.loadBalancing` selects the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<RouteAffinity>,
+}
+
+/// Gives each user one endpoint of the backend. An endpoint is recognised by the name of its Pod, or else by its
+/// address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules::route_affinity()))]
+pub struct RouteAffinity {
+    /// `None`: `upstream.loadBalancing` selects the endpoint. `User`: the user's name selects it; all protocols agree on
+    /// the Pod, and another endpoint is used if this one cannot be reached. `Exclusive`: as `User`, and a user never has
+    /// sessions on two endpoints at one time, over all replicas and protocols.
+    pub mode: AffinityMode,
+    /// The protocols to which this applies. Default: all protocols of the backend. Leave out a protocol whose Service
+    /// has other Pods, such as a submission server without mailboxes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
+    pub protocols: Option<Vec<Protocol>>,
+    /// With `Exclusive`: the name of the storage. MailRoutes of one namespace with the same group count together.
+    /// Default: the name of the MailRoute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    pub group: Option<String>,
+    /// With `Exclusive`: how long the login of a user waits whose endpoint changes. Then it gets a temporary error.
+    /// Default: 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::moving()))]
+    pub move_timeout: Option<Duration>,
+    /// With `Exclusive`: when the sessions on an endpoint are ended that does not exist any more. Default: 5s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::moving()))]
+    pub grace: Option<Duration>,
+    /// With `Exclusive`: how long an endpoint that is not ready keeps its users, whose logins wait for it. Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::forms::hold()))]
+    pub return_grace: Option<Duration>,
+}
+
+/// Whether each user has one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AffinityMode {
+    #[default]
+    #[doc = "No."]
+    None,
+    #[doc = "Yes, as long as it can be reached."]
+    User,
+    #[doc = "Yes, and never sessions on two at one time."]
+    Exclusive,
 }
 
 /// A backend's address for one protocol: a Service (`name` and `port`), or `address`.

@@ -121,6 +121,15 @@ pub fn route_service() -> Value {
     ])
 }
 
+/// Rules of a `MailRoute`'s affinity.
+#[must_use]
+pub fn route_affinity() -> Value {
+    json!([rule(
+        "self.mode == 'Exclusive' || !(has(self.group) || has(self.moveTimeout) || has(self.grace) || has(self.returnGrace))",
+        "group, moveTimeout, grace and returnGrace are for mode: Exclusive; remove them, or set the mode",
+    )])
+}
+
 /// Rules of one requirement on labels.
 #[must_use]
 pub fn requirement() -> Value {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
 use crate::controller::publisher::Publisher;
-use crate::controller::{Clients, ClusterOptions, ClusterSource, FolderSource, Start};
+use crate::controller::{Clients, ClusterOptions, ClusterSource, ExclusiveLink, FolderSource, Start};
 use crate::model::SharedTicketKeys;
 use crate::secret::shown_url;
 
@@ -78,6 +78,7 @@ impl Source {
         publisher: Publisher,
         metrics: &Metrics,
         ticket_keys: SharedTicketKeys,
+        exclusive: Option<ExclusiveLink>,
     ) -> anyhow::Result<Self> {
         Ok(match origin {
             Origin::Folder(folder) => Self::Folder(Box::new(FolderSource::new(folder.clone(), publisher)?)),
@@ -91,6 +92,7 @@ impl Source {
                     replicas: cluster.replicas.as_ref().map(key),
                     ready_timeout: cluster.ready_timeout,
                     ticket_keys,
+                    exclusive,
                 };
                 Self::Cluster(Box::new(ClusterSource::new(clients, options, publisher, metrics.clone())?))
             }
@@ -113,11 +115,15 @@ impl Source {
         }
     }
 
-    /// Runs until `shutdown`.
-    pub(super) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    /// Runs until `shutdown`; as far as the end of sessions needs it, until `ended`.
+    pub(super) async fn run(
+        self,
+        shutdown: CancellationToken,
+        ended: CancellationToken,
+    ) -> anyhow::Result<()> {
         match self {
             Self::Folder(folder) => folder.run(shutdown).await?,
-            Self::Cluster(cluster) => cluster.run(shutdown).await,
+            Self::Cluster(cluster) => cluster.run(shutdown, ended).await,
         }
         Ok(())
     }

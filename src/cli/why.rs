@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::why::{self, WhyBackend, WhyBan, WhyListener, WhyOutcome, WhyQuery, WhyRefusal};
+use crate::model::why::{
+    self, WhyAffinity, WhyBackend, WhyBan, WhyListener, WhyOutcome, WhyQuery, WhyRefusal,
+};
 use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
@@ -222,12 +224,33 @@ fn no_route(outcome: &WhyOutcome) -> String {
     }
 }
 
+fn write_affinity(out: &mut impl Write, affinity: &WhyAffinity, all: &[String]) -> io::Result<()> {
+    let WhyAffinity { mode, group, endpoint } = affinity;
+    if let Some(group) = group {
+        writeln!(out, "  group:    {group}")?;
+    }
+    let others = |others: &[String]| {
+        let is_alone = others.is_empty() || mode == "Exclusive";
+        if is_alone { String::new() } else { format!("; if it fails: {}", others.join(", ")) }
+    };
+    match (all, endpoint) {
+        ([first, rest @ ..], _) => writeln!(out, "  endpoint: {first}, by affinity {mode}{}", others(rest)),
+        ([], Some(endpoint)) => {
+            writeln!(out, "  endpoint: {endpoint}, by affinity {mode}; it is not ready, logins wait")
+        }
+        ([], None) => writeln!(out, "  endpoint: none is ready"),
+    }
+}
+
 fn write_backend(out: &mut impl Write, backend: &WhyBackend) -> io::Result<()> {
-    let WhyBackend { backend, is_listeners, load_balancing, endpoints } = backend;
+    let WhyBackend { backend, is_listeners, load_balancing, endpoints, affinity } = backend;
     let owner = if *is_listeners { ", the listener's own" } else { "" };
     writeln!(out, "  backend:  {backend}{owner}")?;
     let all: Vec<_> =
         endpoints.iter().map(|endpoint| with_pod(&endpoint.address, endpoint.pod.as_deref())).collect();
+    if let Some(affinity) = affinity {
+        return write_affinity(out, affinity, &all);
+    }
     match (all.as_slice(), load_balancing.as_str()) {
         ([], _) => writeln!(out, "  endpoint: none is ready"),
         ([only], _) => writeln!(out, "  endpoint: {only}"),
@@ -262,6 +285,7 @@ mod tests {
             is_listeners: endpoints.is_empty(),
             load_balancing: load_balancing.to_owned(),
             endpoints: endpoints.iter().map(endpoint).collect(),
+            affinity: None,
         })
     }
 

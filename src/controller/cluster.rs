@@ -6,6 +6,7 @@
 //!
 //! Every replica does this. One replica leads and does what must be done once (`lead.rs`).
 
+mod agreement;
 mod backoff;
 mod events;
 pub(super) mod failure;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::SharedTicketKeys;
+use crate::model::exclusive::PeerEvent;
 
 use super::index::Key;
 use super::metrics::Metrics;
@@ -43,6 +45,7 @@ use super::publisher::{Publisher, REPORT_TIMEOUT};
 use super::render::Locality;
 use super::validate::{BrokenCrd, Validator};
 
+pub use agreement::ExclusiveLink;
 use lead::Lead;
 pub use start::Start;
 use start::Starting;
@@ -73,6 +76,8 @@ pub struct ClusterOptions {
     pub ready_timeout: Duration,
     /// Where handshakes find the keys of session tickets.
     pub ticket_keys: SharedTicketKeys,
+    /// The connection to the decisions about exclusive users; `None` without `replicas`.
+    pub exclusive: Option<ExclusiveLink>,
 }
 
 /// The source of objects from a cluster.
@@ -87,6 +92,8 @@ pub struct ClusterSource {
     start: Starting,
     /// Whether the first rendering with all available answers is done.
     is_settled: bool,
+    /// The revision of the first rendering with all answers, until the data plane has applied it.
+    settled: Option<u64>,
     /// The task that reads the zone of our node, if the zone is needed and not known.
     zone: Option<AbortOnDropHandle<Option<String>>>,
 }
@@ -123,6 +130,7 @@ impl ClusterSource {
             problems: Vec::new(),
             start,
             is_settled: false,
+            settled: None,
             zone,
         })
     }
@@ -133,8 +141,14 @@ impl ClusterSource {
         self.start.watch()
     }
 
-    /// Watches, renders and publishes until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Watches, renders and publishes until `shutdown`. While there are exclusive users, endpoints are followed until
+    /// `ended`, when the data plane has no session any more.
+    pub async fn run(mut self, shutdown: CancellationToken, ended: CancellationToken) {
+        if let (Some(link), Some(service)) = (&self.options.exclusive, &self.options.replicas) {
+            let own = self.publisher.ledger().replica().name.clone();
+            let client = self.clients.watches.clone();
+            tokio::spawn(agreement::agree(client, service.clone(), own, link.clone()));
+        }
         let mut lead = Lead::start(&self.clients, &self.options, &self.publisher, &shutdown);
         self.follow();
         let mut resync = interval(RESYNC_INTERVAL);
@@ -145,7 +159,10 @@ impl ClusterSource {
             let mut changed = false;
             let mut compared = BTreeSet::new();
             tokio::select! {
-                () = shutdown.cancelled() => return lead.end().await,
+                () = shutdown.cancelled() => {
+                    tokio::join!(lead.end(), self.follow_endpoints(&ended));
+                    return;
+                }
                 Some(event) = self.events.recv() => changed = self.settle(event).await,
                 () = self.publisher.reported() => {}
                 event = lead.next_event() => lead.take(event, &mut self.publisher, &self.store),
@@ -168,9 +185,37 @@ impl ClusterSource {
             lead.write_status(&updated, &mut self.publisher, &self.store);
             lead.request_replicas(self.start.is_starting(), &mut self.publisher);
             if self.has_settled() {
+                self.begin_exclusive().await;
                 self.start.check(&self.publisher, &self.store, lead.leads());
                 if self.start.may_lead(&self.publisher) {
                     lead.compete(&shutdown);
+                }
+            }
+        }
+    }
+
+    /// Lets this replica report its exclusive users as soon as the data plane has applied all objects.
+    async fn begin_exclusive(&mut self) {
+        let Some(link) = &self.options.exclusive else { return };
+        if self.settled.is_some_and(|settled| self.publisher.applied() >= settled) {
+            self.settled = None;
+            // The receiver ends only with the process.
+            let _ = link.events.send(PeerEvent::Begin).await;
+        }
+    }
+
+    /// Renders changes of endpoints until `ended`, for the exclusive users of a replica that drains.
+    async fn follow_endpoints(&mut self, ended: &CancellationToken) {
+        if !self.options.exclusive.as_ref().is_some_and(ExclusiveLink::has_groups) {
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = ended.cancelled() => return,
+                Some(event) = self.events.recv() => {
+                    if self.settle(event).await {
+                        self.render();
+                    }
                 }
             }
         }
@@ -209,6 +254,7 @@ impl ClusterSource {
             self.is_settled = true;
             self.store.accept_refusals();
             self.render();
+            self.settled = Some(self.publisher.renderer().snapshot().revision);
         }
         self.is_settled
     }

@@ -384,6 +384,7 @@ mod tests {
             whole: false,
             objects: vec![Entry { object: object(), served: Some(served) }],
             totals: None,
+            exclusive: None,
         }
     }
 

@@ -162,6 +162,12 @@ impl Publisher {
         self.renderer.snapshot().revision > 0
     }
 
+    /// Returns the last revision that the data plane has applied, as far as its reports have been read.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.report.revision
+    }
+
     /// Waits for a new report of the data plane. Never returns after the data plane has ended.
     pub async fn reported(&mut self) {
         if self.channels.reports.changed().await.is_err() {

@@ -150,6 +150,10 @@ pub enum Reason {
     UsersIgnored,
     /// `ProtocolNotServed`: no listener of the `MailServer` speaks a protocol of the route.
     ProtocolNotServed,
+    /// `EndpointsUnnamed`: endpoints without a Pod, where each user has one endpoint.
+    EndpointsUnnamed,
+    /// `EndpointsDiffer`: the protocols of an exclusive backend have different endpoints.
+    EndpointsDiffer,
 }
 
 /// The explanation of a reason.

@@ -45,11 +45,15 @@ pub enum Notice {
     UsersIgnored,
     /// A route has a backend for a protocol that the `MailServer` does not serve.
     ProtocolNotServed,
+    /// Endpoints without a Pod, where each user has one endpoint.
+    EndpointsUnnamed,
+    /// The protocols of an exclusive backend have different endpoints.
+    EndpointsDiffer,
 }
 
 impl Notice {
     /// All notices.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::CertificateUnusual,
@@ -62,6 +66,8 @@ impl Notice {
         Self::CapabilityIgnored,
         Self::UsersIgnored,
         Self::ProtocolNotServed,
+        Self::EndpointsUnnamed,
+        Self::EndpointsDiffer,
     ];
 
     /// Returns the condition's type.
@@ -80,6 +86,8 @@ impl Notice {
             Self::CapabilityIgnored => "CapabilityIgnored",
             Self::UsersIgnored => "UsersIgnored",
             Self::ProtocolNotServed => "ProtocolNotServed",
+            Self::EndpointsUnnamed => "EndpointsUnnamed",
+            Self::EndpointsDiffer => "EndpointsDiffer",
         }
     }
 
@@ -98,6 +106,8 @@ impl Notice {
             Self::CapabilityIgnored => Reason::CapabilityIgnored,
             Self::UsersIgnored => Reason::UsersIgnored,
             Self::ProtocolNotServed => Reason::ProtocolNotServed,
+            Self::EndpointsUnnamed => Reason::EndpointsUnnamed,
+            Self::EndpointsDiffer => Reason::EndpointsDiffer,
         }
     }
 }

@@ -1,11 +1,75 @@
 //! What replicas report to each other about users that must not have sessions on two endpoints. `proxy::exclusive`
 //! decides with these reports who may log in where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
 use serde::{Deserialize, Serialize};
+
+/// Which endpoint of a backend a user gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Affinity {
+    /// Any.
+    #[default]
+    None,
+    /// The user's own one, if it can be reached.
+    User,
+    /// The user's own one, and never two at one time.
+    Exclusive(Arc<ExclusiveBackend>),
+}
+
+/// A backend with exclusive users, for one protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExclusiveBackend {
+    /// The group of the backend.
+    pub group: GroupName,
+    /// Its time limits.
+    pub timing: Timing,
+    /// All its endpoints, ready or not.
+    pub endpoints: BTreeMap<EndpointName, EndpointState>,
+}
+
+impl Affinity {
+    /// Returns the group of exclusive users.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::Exclusive(backend) => Some(&backend.group),
+            Self::None | Self::User => None,
+        }
+    }
+}
+
+/// Time limits of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timing {
+    /// How long the login of a user is held whose endpoint changes.
+    #[serde(serialize_with = "duration::required::serialize")]
+    pub move_timeout: Duration,
+    /// When the sessions end on an endpoint that does not exist any more.
+    #[serde(serialize_with = "duration::required::serialize")]
+    pub grace: Duration,
+    /// How long an endpoint that is not ready keeps its users.
+    #[serde(serialize_with = "duration::required::serialize")]
+    pub return_grace: Duration,
+}
+
+/// The state of an endpoint in the cluster. An endpoint that does not exist has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum EndpointState {
+    /// It takes new sessions.
+    Ready,
+    /// It exists, but takes no new sessions: it starts, ends, or fails its probe. Its sessions continue.
+    Unready,
+    /// It is taken out of service. Its users move at once.
+    Leaving,
+}
 
 /// The identity of an endpoint, which does not depend on its address: the name of its Pod. An endpoint without a Pod has
 /// its address as its identity.
@@ -34,6 +98,28 @@ pub struct Report {
     pub acknowledged: BTreeMap<String, u64>,
     /// For each group, the sets by which this replica may have sessions. A group that is not here has no sessions.
     pub groups: BTreeMap<GroupName, Vec<EndpointSet>>,
+    /// The groups that this replica knows. It opens sessions of their users only as members of the group, and has ended
+    /// all others.
+    #[serde(default)]
+    pub known: BTreeSet<GroupName>,
+}
+
+/// What the controller learns about the other replicas, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// All groups of the cluster are served, so this replica can report.
+    Begin,
+    /// The listed replicas, and whether each is ready.
+    List(BTreeMap<String, bool>),
+    /// A replica has reported.
+    Heard {
+        /// Its Pod.
+        pod: String,
+        /// Its process.
+        instance: String,
+        /// The report.
+        report: Report,
+    },
 }
 
 impl EndpointName {
@@ -114,6 +200,7 @@ impl Report {
         groups.all(|(name, sets)| {
             name.0.len() <= MAX_NAME && sets.len() <= MAX_SETS && sets.iter().all(is_short)
         }) && self.acknowledged.len() <= MAX_REPLICAS
+            && self.known.iter().all(|name| name.0.len() <= MAX_NAME)
     }
 }
 
@@ -140,9 +227,9 @@ mod tests {
             version: 7,
             acknowledged: BTreeMap::from([("3f".to_owned(), 12)]),
             groups: BTreeMap::from([("mail/dovecot".into(), vec![set(&["dovecot-1", "dovecot-0"])])]),
+            known: ["mail/dovecot".into()].into(),
         };
-        let text =
-            r#"{"version":7,"acknowledged":{"3f":12},"groups":{"mail/dovecot":[["dovecot-0","dovecot-1"]]}}"#;
+        let text = r#"{"version":7,"acknowledged":{"3f":12},"groups":{"mail/dovecot":[["dovecot-0","dovecot-1"]]},"known":["mail/dovecot"]}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), text);
         assert_eq!(serde_json::from_str::<Report>(text).unwrap(), report);
     }

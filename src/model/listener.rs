@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::protocol::FrontendConfig;
 
 use super::auth::Auth;
+use super::exclusive::Affinity;
 use super::hostname::Hostname;
 use super::reach::Reach;
 use super::routes::{Destination, Routes};
@@ -79,7 +80,7 @@ impl Listener {
     #[must_use]
     pub fn destination(&self) -> Option<Destination> {
         let (backend, upstream) = (Arc::clone(self.backend.as_ref()?), Arc::clone(&self.upstream));
-        Some(Destination { backend, upstream, reach: self.reach.clone() })
+        Some(Destination { backend, upstream, reach: self.reach.clone(), affinity: Affinity::None })
     }
 
     /// Returns the backends of all its users: its own, and those of its routes.

@@ -265,9 +265,9 @@ const OUTCOME: Label = label(
     "outcome",
     "`done`, `quit`, `client_gone`, `limited`, `login_refused`, `protocol_error`, `client_timeout`, `idle_timeout`, \
      `proxy_header`, `tls_handshake`, `client_certificate`, `early_talker`, `auth_service_error`, \
-     `auth_service_unavailable`, `no_backend`, `route_undecided`, `route_held`, `backend_not_allowed`, `backend_connect`, \
+     `auth_service_unavailable`, `no_backend`, `route_undecided`, `route_held`, `user_held`, `backend_not_allowed`, `backend_connect`, \
      `no_descriptors`, `backend_error`, `backend_unavailable`, `backend_timeout`, `backend_refused`, `relay_error`, \
-     `internal_error`, `drained`, `kicked`, `held`",
+     `internal_error`, `drained`, `kicked`, `held`, `moved`",
 );
 const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`");
 const QUERY: Label = label("kind", "`name`, `srv`, `addr`");

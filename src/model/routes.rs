@@ -18,6 +18,7 @@ use crate::protocol::user::{Named, User, UserRules, ascii_domain, is_domain};
 
 pub use users::{Hashed, UserList};
 
+use super::exclusive::Affinity;
 use super::reach::Reach;
 use super::settings::{Backend, Upstream};
 
@@ -44,6 +45,8 @@ pub struct Destination {
     pub upstream: Arc<Upstream>,
     /// What the route may connect to.
     pub reach: Reach,
+    /// Which endpoint a user gets.
+    pub affinity: Affinity,
 }
 
 /// The routes of a `MailServer`, the strongest first.

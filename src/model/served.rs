@@ -12,6 +12,8 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::exclusive::Report;
+
 /// The name of an object in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectName {
@@ -123,6 +125,9 @@ pub struct Page {
     /// Totals of the replica. `None` if its version does not report them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
+    /// The exclusive users of the replica. `None` if the reader has read this, or if there is nothing to report yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<Report>,
 }
 
 /// Totals of a replica for the leader's status page. Missing fields are 0 and unknown ones are ignored, so that
@@ -188,6 +193,8 @@ struct LedgerState {
     gone: VecDeque<(u64, ObjectName)>,
     /// A reader with an earlier version may have missed a removal.
     forgotten: u64,
+    /// The report about exclusive users, with the version of its last change.
+    exclusive: Option<(u64, Report)>,
 }
 
 impl Ledger {
@@ -238,6 +245,19 @@ impl Ledger {
         }
     }
 
+    /// Records the report about exclusive users.
+    pub fn enter_exclusive(&self, report: &Report) {
+        let mut state = self.lock();
+        if state.exclusive.as_ref().is_some_and(|(_, known)| known == report) {
+            return;
+        }
+        state.version = state.version.saturating_add(1);
+        let version = state.version;
+        state.exclusive = Some((version, report.clone()));
+        drop(state);
+        self.0.version.send_replace(version);
+    }
+
     /// Waits until there is a change that this reader has not read.
     pub async fn news(&self, read: Option<&Bookmark>) {
         let Some(read) = read.filter(|read| read.instance == self.0.replica.instance) else { return };
@@ -257,8 +277,11 @@ impl Ledger {
             None => state.entries.iter().map(|(object, (_, served))| entry(object, Some(served))).collect(),
             Some(version) => state.since(version),
         };
+        let exclusive = state.exclusive.as_ref();
+        let exclusive = exclusive.filter(|(changed, _)| known.is_none_or(|version| version < *changed));
+        let exclusive = exclusive.map(|(_, report)| report.clone());
         let (replica, version) = (self.0.replica.clone(), state.version);
-        Page { replica, version, ready: None, whole: known.is_none(), objects, totals: None }
+        Page { replica, version, ready: None, whole: known.is_none(), objects, totals: None, exclusive }
     }
 
     fn lock(&self) -> MutexGuard<'_, LedgerState> {
@@ -385,6 +408,21 @@ mod tests {
         ledger.enter([(object("x"), served(1))]);
         assert_eq!(names(&ledger.page(Some(&bookmark(&second)))), [("x", true)]);
         assert_eq!(names(&ledger.page(Some(&bookmark(&first)))), [("y", true), ("x", true)]);
+    }
+
+    #[test]
+    fn a_report_about_exclusive_users_is_news_and_is_sent_once() {
+        let ledger = ledger();
+        let first = ledger.page(None);
+        assert_eq!(first.exclusive, None);
+        let report = Report { version: 3, ..Report::default() };
+        ledger.enter_exclusive(&report);
+        let second = ledger.page(Some(&bookmark(&first)));
+        assert_eq!((second.version, second.exclusive.as_ref()), (first.version + 1, Some(&report)));
+        ledger.enter_exclusive(&report);
+        assert_eq!(ledger.page(None).version, second.version);
+        assert_eq!(ledger.page(Some(&bookmark(&second))).exclusive, None);
+        assert_eq!(ledger.page(None).exclusive, Some(report));
     }
 
     #[test]

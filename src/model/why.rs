@@ -136,9 +136,12 @@ pub struct WhyBackend {
     pub is_listeners: bool,
     /// `RoundRobin`, `LeastSessions` or `UserHash`.
     pub load_balancing: String,
-    /// The ready endpoints; with `UserHash`, in the order in which they are tried for this user. Otherwise the order says
-    /// nothing.
+    /// The ready endpoints; with `UserHash` or affinity, in the order in which they are tried for this user. Otherwise the
+    /// order says nothing.
     pub endpoints: Vec<WhyEndpoint>,
+    /// `affinity` of the user's route, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<WhyAffinity>,
 }
 
 /// An endpoint of a backend.
@@ -150,4 +153,19 @@ pub struct WhyEndpoint {
     /// The name of its Pod, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+}
+
+/// The one endpoint of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhyAffinity {
+    /// `User` or `Exclusive`.
+    pub mode: String,
+    /// With `Exclusive`: the group, `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// With `Exclusive`: the user's endpoint by the endpoints that there are now, ready or not. While endpoints change, the
+    /// user may still have another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }

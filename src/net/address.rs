@@ -168,6 +168,16 @@ impl BackendAddress {
             Self::Unix(_) => None,
         }
     }
+
+    /// Returns the address without its port: an IP address, a host name, or `unix:/path`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self {
+            Self::Ip(address) => address.ip().to_string(),
+            Self::Name { host, .. } => host.clone(),
+            Self::Unix(_) => self.to_string(),
+        }
+    }
 }
 
 /// Writes an address as its own `Display` does. Each login writes several, and that of IPv4 is slow.

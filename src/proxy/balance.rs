@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::model::{Backend, LoadBalancing};
 use crate::net::BackendAddress;
-use crate::protocol::user::ascii_domain;
+use crate::protocol::user::{Named, ascii_domain};
 
 /// Counts the open sessions of each endpoint. There is one `Balancer` for the whole data plane, so that all workers
 /// share the counts.
@@ -79,6 +79,12 @@ pub(super) fn order_by_hash(backend: &Backend, login: &[u8]) -> Vec<BackendAddre
     order
 }
 
+/// Returns the user by whom an endpoint is selected (`affinity`): the same for a login, with any protocol, and for mail to
+/// any of the user's addresses with an extension.
+pub(super) fn user_key(named: &Named) -> Vec<u8> {
+    canonical(named.without_extension.as_ref().unwrap_or(&named.user).as_bytes())
+}
+
 /// Identifies an endpoint independently of its address: a Pod of a StatefulSet keeps its name when its address changes,
 /// and the two addresses of a dual-stack Pod are one endpoint.
 fn identity(backend: &Backend, address: &BackendAddress) -> String {
@@ -112,6 +118,7 @@ const PRUNE_AT: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::user::UserRules;
 
     fn backend(count: u16) -> Backend {
         let endpoints = (1..=count).map(|port| BackendAddress::Ip(([127, 0, 0, 1], port).into())).collect();
@@ -215,6 +222,16 @@ mod tests {
         assert_eq!(canonical(b"me@example.org."), b"me@example.org");
         assert_eq!(canonical(b"me."), b"me.", "a dot at the end of a name without a domain is part of it");
         assert_ne!(canonical("Ä@b".as_bytes()), canonical("ä@b".as_bytes()));
+    }
+
+    #[test]
+    fn a_user_is_the_same_in_a_login_and_in_mail() {
+        let rules = UserRules { default_domain: Some("example.org".to_owned()), ..UserRules::default() };
+        let mail = user_key(&rules.of_recipient(b"Bob+lists@Example.org"));
+        assert_eq!(mail, b"bob@example.org");
+        for login in ["bob", "BOB@example.org", "bob@example.org*admin"] {
+            assert_eq!(user_key(&rules.of_name(login.as_bytes())), mail, "{login}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::auth::AuthClient;
 use crate::dns::Dns;
 
+use super::affinity::ExclusiveUsers;
 use super::balance::Balancer;
 use super::metrics::routes::RouteFamilies;
 use super::refusals::Refusals;
@@ -34,6 +35,8 @@ pub(crate) struct WorkerContext {
     pub(crate) routes: Arc<RouteFamilies>,
     /// Lists the sessions that are relayed.
     pub(crate) sessions: Arc<Shard>,
+    /// Admits exclusive users.
+    pub(crate) exclusive: ExclusiveUsers,
 }
 
 /// Counts a session on its worker until it is dropped.

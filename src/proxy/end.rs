@@ -15,6 +15,7 @@ use crate::protocol::proxy_header::ProxyHeaderError;
 use crate::protocol::{BackendError, CloseReason, Protocol};
 use crate::tls::{HandshakeError, HandshakeFailure};
 
+use super::exclusive::{EndReason, HoldReason};
 use super::limits::LimitReached;
 use super::verdicts::Verdict;
 
@@ -90,6 +91,9 @@ pub(crate) enum End {
     /// The users of a route are held, and the time of the login is over.
     #[error("the users of MailRoute {0} are held (spec.state), and holdTimeout is over")]
     RouteHeld(String),
+    /// The endpoint of an exclusive user could not be used within the time of the login.
+    #[error("the user's endpoint cannot be used now (affinity.mode: Exclusive): {0}")]
+    UserHeld(HoldReason),
     /// The configured backend has no endpoint at present.
     #[error("{0} has no ready endpoints")]
     NoEndpoints(String),
@@ -167,6 +171,12 @@ pub(crate) enum End {
     /// The drain timeout ended, because the listener was removed or the process is ending.
     #[error("closed at the end of the drain timeout")]
     Drained,
+    /// The user of an exclusive backend has to leave its endpoint.
+    #[error("closed because {}", .0.sentence())]
+    Moved(EndReason),
+    /// The session began before its user was exclusive.
+    #[error("closed because the user's MailRoute has affinity.mode Exclusive now")]
+    Joined,
     /// The session's `MailRoute` is held.
     #[error("closed because the user's MailRoute is held")]
     Held,
@@ -229,6 +239,7 @@ impl End {
             Self::NoBackend | Self::NoEndpoints(_) => Outcome::NoBackend,
             Self::RouteUndecided(_) => Outcome::RouteUndecided,
             Self::RouteHeld(_) => Outcome::RouteHeld,
+            Self::UserHeld(_) => Outcome::UserHeld,
             Self::NotAllowed(_) => Outcome::BackendNotAllowed,
             Self::Connect(_) | Self::UnknownName(_) => Outcome::BackendConnect,
             Self::Descriptors => Outcome::NoDescriptors,
@@ -254,12 +265,22 @@ impl End {
             Self::Drained => Outcome::Drained,
             Self::Kicked => Outcome::Kicked,
             Self::Held => Outcome::Held,
+            Self::Moved(_) | Self::Joined => Outcome::Moved,
         }
     }
 
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::Done | Self::Quit | Self::Idle | Self::Drained | Self::Kicked | Self::Held => Fault::None,
+            Self::Done
+            | Self::Quit
+            | Self::Idle
+            | Self::Drained
+            | Self::Kicked
+            | Self::Held
+            | Self::Moved(_)
+            | Self::Joined => Fault::None,
+            Self::UserHeld(HoldReason::NoEndpoint | HoldReason::Away(_)) => Fault::Backend,
+            Self::UserHeld(_) => Fault::Us,
             Self::Descriptors | Self::Internal(_) | Self::Limited(LimitReached::ListenerFull) => Fault::Us,
             Self::Handshake(HandshakeError::Client(HandshakeFailure::Expired(_))) => Fault::Configuration,
             Self::ClientGone
@@ -304,13 +325,8 @@ impl End {
             | Self::BackendRefused { .. }
             | Self::BackendInjection
             | Self::BackendLeft(_) => Fault::Backend,
-            Self::Relay { side, .. } => {
-                if *side == "client" {
-                    Fault::Client
-                } else {
-                    Fault::Backend
-                }
-            }
+            Self::Relay { side: "client", .. } => Fault::Client,
+            Self::Relay { .. } => Fault::Backend,
         }
     }
 }
@@ -322,6 +338,7 @@ impl End {
             Self::AuthServiceUnavailable(_)
             | Self::RouteUndecided(_)
             | Self::RouteHeld(_)
+            | Self::UserHeld(_)
             | Self::Backend(BackendError::Unavailable { .. })
             | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
             Self::LoginRefused
@@ -329,9 +346,13 @@ impl End {
             | Self::BackendRefused { .. }
             | Self::LongLogin { .. }
             | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
-            Self::ClientGone | Self::ClientTimeout | Self::Drained | Self::Kicked | Self::Held => {
-                Verdict::Abandoned
-            }
+            Self::ClientGone
+            | Self::ClientTimeout
+            | Self::Drained
+            | Self::Kicked
+            | Self::Held
+            | Self::Moved(_)
+            | Self::Joined => Verdict::Abandoned,
             _ => Verdict::Failed,
         }
     }

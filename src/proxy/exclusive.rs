@@ -1,6 +1,6 @@
 //! Exclusive users: a user never has sessions on two endpoints of a group at one time, over all replicas and protocols.
-//! Pure: it decides who may log in and which sessions must end. Sessions do not ask it yet. `docs/architecture.md`, "Exclusive users", has the
-//! argument for its safety, which comments here call *the argument*.
+//! Pure: it decides who may log in and which sessions must end. `affinity` beside it asks it. `docs/architecture.md`,
+//! "Exclusive users", has the argument for its safety, which comments here call *the argument*.
 //!
 //! The endpoint of a user follows from a set of endpoints by rendezvous hashing. Each replica reports its *active* sets,
 //! those by which it may have sessions, with a version, and the versions that it has read of the others. A replica
@@ -19,14 +19,13 @@ mod tests;
 mod users;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::fmt;
 
 use tokio::time::Instant;
 
-use crate::model::exclusive::{EndpointName, EndpointSet, GroupName, Report};
+use crate::model::exclusive::{EndpointName, EndpointSet, EndpointState, GroupName, Report, Timing};
 
 use super::balance::weight;
-pub use endpoints::EndpointState;
 use group::Group;
 use members::Members;
 use sets::Version;
@@ -40,17 +39,6 @@ pub struct Exclusive {
     is_draining: bool,
     /// Sessions to end that have not been taken yet. Each session is here at most once.
     endings: Vec<Ending>,
-}
-
-/// Time limits of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// How long the login of a user is held whose endpoint changes.
-    pub move_timeout: Duration,
-    /// When the sessions end on an endpoint that does not exist any more.
-    pub grace: Duration,
-    /// How long an endpoint that is not ready keeps its users.
-    pub return_grace: Duration,
 }
 
 /// A login that is to be decided.
@@ -121,6 +109,38 @@ pub enum EndReason {
     EndpointGone,
     /// This replica is not in the list of replicas any more, and the others do not know of the session.
     ReplicaUnlisted,
+}
+
+impl EndReason {
+    /// Returns one sentence.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Moving => "the user moves to another endpoint",
+            Self::EndpointGone => "the endpoint does not exist any more",
+            Self::ReplicaUnlisted => "the Service of --replicas does not list this replica any more",
+        }
+    }
+}
+
+/// Continues the sentence "the user's endpoint cannot be used now".
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotServed => {
+                f.write_str("this replica ends, or waits for earlier sessions of the route's users to end")
+            }
+            Self::NotListed => f.write_str("the Service of --replicas does not list this replica"),
+            Self::NoEndpoint => f.write_str("the backend has no endpoint"),
+            Self::Away(endpoint) => write!(f, "{endpoint} is not ready"),
+            Self::Moving => f.write_str(
+                "the user moves to another endpoint, and not all replicas have ended the sessions",
+            ),
+            Self::Replica(name) => {
+                write!(f, "replica {name} has not reported, or has not read what this replica reports")
+            }
+        }
+    }
 }
 
 impl Exclusive {
@@ -207,11 +227,13 @@ impl Exclusive {
         group.admit(login)
     }
 
-    /// Removes a session. Its connection to the endpoint must be closed.
-    pub fn release(&mut self, group: &GroupName, user: &[u8], session: u64, now: Instant) {
-        if self.groups.get_mut(group).is_some_and(|group| group.release(user, session, now)) {
+    /// Removes a session. Its connection to the endpoint must be closed. Returns whether that may change anything else.
+    pub fn release(&mut self, group: &GroupName, user: &[u8], session: u64, now: Instant) -> bool {
+        let may_change = self.groups.get_mut(group).is_some_and(|group| group.release(user, session, now));
+        if may_change {
             self.advance(now);
         }
+        may_change
     }
 
     /// Applies the time. To be called at [`Exclusive::next`].
@@ -222,6 +244,16 @@ impl Exclusive {
         }
         self.groups.retain(|_, group| !group.has_ended());
         self.agree();
+    }
+
+    /// Returns why this replica cannot admit users of any of its groups: the replicas do not agree yet. `None` if it can.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<HoldReason> {
+        let mut groups = self.groups.values().filter(|group| group.is_known());
+        if !self.members.may_act() {
+            return groups.next().map(|_| HoldReason::NotListed);
+        }
+        groups.find_map(Group::waits_for).map(|pod| HoldReason::Replica(pod.to_owned()))
     }
 
     /// Returns when [`Exclusive::advance`] has something to do.
@@ -241,10 +273,12 @@ impl Exclusive {
     pub fn report(&self) -> Report {
         let groups = self.groups.iter().filter(|(_, group)| !group.active().is_empty());
         let groups = groups.map(|(name, group)| (name.clone(), group.active().to_vec()));
+        let known = self.groups.iter().filter(|(_, group)| group.is_known());
         Report {
             version: self.version.0,
             acknowledged: self.members.acknowledged(),
             groups: groups.collect(),
+            known: known.map(|(name, _)| name.clone()).collect(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 
 use super::end::End;
+use super::exclusive::EndReason;
 
 /// The state of a relayed session that others read. Only its own task writes the numbers.
 #[derive(Debug)]
@@ -53,6 +54,25 @@ pub(crate) enum Order {
     Drain = 2,
     /// The session's `MailRoute` is held.
     Hold = 3,
+    /// The user has become exclusive.
+    Join = 4,
+    /// [`EndReason::Moving`].
+    Move = 5,
+    /// [`EndReason::EndpointGone`].
+    EndpointGone = 6,
+    /// [`EndReason::ReplicaUnlisted`].
+    Unlisted = 7,
+}
+
+impl EndReason {
+    /// Returns the order for a session that ends for this reason.
+    pub(crate) const fn order(self) -> Order {
+        match self {
+            Self::Moving => Order::Move,
+            Self::EndpointGone => Order::EndpointGone,
+            Self::ReplicaUnlisted => Order::Unlisted,
+        }
+    }
 }
 
 impl Live {
@@ -99,6 +119,10 @@ impl Live {
             0 => None,
             order if order == Order::Kick as u8 => Some(End::Kicked),
             order if order == Order::Hold as u8 => Some(End::Held),
+            order if order == Order::Join as u8 => Some(End::Joined),
+            order if order == Order::Move as u8 => Some(End::Moved(EndReason::Moving)),
+            order if order == Order::EndpointGone as u8 => Some(End::Moved(EndReason::EndpointGone)),
+            order if order == Order::Unlisted as u8 => Some(End::Moved(EndReason::ReplicaUnlisted)),
             _ => Some(End::Drained),
         }
     }

@@ -139,6 +139,11 @@ impl Record {
         }
     }
 
+    /// Tells whether the auth service has named the server that the session connected to.
+    pub(crate) fn is_at_named_server(&self) -> bool {
+        self.backend.is_some() && self.configured.is_none()
+    }
+
     /// Returns the protocol if the listener is known.
     pub(crate) fn protocol(&self) -> Option<Protocol> {
         self.served.as_ref().map(|served| served.listener.frontend.protocol)

@@ -125,9 +125,15 @@ impl Relay {
             () = drained.cancelled() => Finish::Ended(End::Drained),
             end = live.told() => Finish::Ended(end),
         };
+        let finish = match finish {
+            Finish::Ended(end @ (End::Moved(_) | End::Joined)) => {
+                Finish::Ended(Box::pin(self.finish_message(live, end)).await)
+            }
+            finish => finish,
+        };
         let relayed = self.relayed();
         let Finish::Ended(end) = finish else { return (relayed, finish) };
-        if matches!(end, End::Drained | End::Kicked | End::Held) {
+        if matches!(end, End::Drained | End::Kicked | End::Held | End::Moved(_) | End::Joined) {
             Box::pin(self.say_goodbye(&goodbye(&end))).await;
         }
         if self.down.has_ended() && !self.up.has_ended() {
@@ -140,6 +146,31 @@ impl Relay {
             }
         }
         (relayed, Finish::Ended(end))
+    }
+
+    /// Relays until no message is under way and the backend has replied, at most for [`MESSAGE_TIME`]. Returns how the
+    /// session ended meanwhile, or `told`.
+    async fn finish_message(&mut self, live: &Live, told: End) -> End {
+        let mut active = Instant::now();
+        let until_done = async {
+            while matches!(self.follower.interrupted(), Some(Interrupted::Message | Interrupted::Reply)) {
+                // Each poll may finish the message and then wait for the next bytes.
+                let polled = poll_fn(|cx| match self.poll(&mut active, live, cx) {
+                    Poll::Ready(progress) => Poll::Ready(Some(progress)),
+                    Poll::Pending => match self.follower.interrupted() {
+                        Some(Interrupted::Message | Interrupted::Reply) => Poll::Pending,
+                        _ => Poll::Ready(None),
+                    },
+                });
+                match polled.await {
+                    Some(Progress::Finished(Finish::Ended(end))) => return Some(end),
+                    Some(Progress::Finished(Finish::Left)) => return None,
+                    Some(Progress::HalfClosed) | None => {}
+                }
+            }
+            None
+        };
+        timeout(MESSAGE_TIME, until_done).await.ok().flatten().unwrap_or(told)
     }
 
     /// Resets the idle timer only when it fires. Activity just stores the time, which is cheaper.
@@ -302,6 +333,9 @@ impl Relay {
 /// After this time without a byte of the client, a backend may end the session (RFC 5321 section 4.5.3.2.7; RFC 9051
 /// section 5.4 sets 30 minutes).
 const SILENT: Duration = Duration::from_secs(5 * 60);
+
+/// Time limit for a message that is under way when the user has to leave its endpoint.
+const MESSAGE_TIME: Duration = Duration::from_secs(10);
 
 /// Time limit for the closing message of one session.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);

@@ -155,6 +155,16 @@ impl ListenerStates {
         u64::try_from(kept.ending.iter().filter(has_connections).count()).unwrap_or(u64::MAX)
     }
 
+    /// Ends the sessions of removed listeners now.
+    pub(crate) fn end_removed(&self) {
+        let kept = self.0.lock();
+        for state in kept.ending.iter().filter_map(|id| kept.states.get(id)) {
+            if state.ending.is_some() {
+                state.goodbye.cancel();
+            }
+        }
+    }
+
     /// Handles removed and added listeners. The sessions of a removed one end after `drain`, unless it comes back
     /// before. Listeners whose sessions were ended are forgotten.
     pub(crate) fn turn(

@@ -17,6 +17,7 @@ mod decision;
 mod dialogue;
 mod goodbye;
 mod login;
+mod mail;
 mod open;
 mod proxied;
 mod refuse;
@@ -33,16 +34,17 @@ use crate::net::ClientAddress;
 use crate::protocol::follow::{Follower, SmtpStart};
 use crate::protocol::{Frontend, FrontendConfig};
 
+use super::affinity::{Membership, group_of};
 use super::balance::Placement;
 use super::context::{Seat, WorkerContext};
 use super::end::End;
-use super::live::Relayed;
+use super::live::{Order, Relayed};
 use super::metrics::routes::{RouteMetrics, RouteSession};
 use super::record::Record;
 use super::relay::{Finish, Relay};
 use super::serving::{ServedListener, Serving};
 use super::sessions::Listed;
-use client::{Counted, DRAIN_TEXT, HOLD_TEXT, KICK_TEXT, Session};
+use client::{Counted, DRAIN_TEXT, HOLD_TEXT, KICK_TEXT, MOVE_TEXT, Session};
 use transactions::{Entering, Parked};
 use upstream::Accepting;
 
@@ -74,6 +76,8 @@ struct Relaying {
     counted: (Placement, Counted, Option<RouteSession>),
     /// Present if the session may leave the relay for another transaction.
     parked: Option<Box<Parked>>,
+    /// Counts an exclusive user. Dropped after `relay`, which closes the connection to the endpoint.
+    membership: Option<Membership>,
 }
 
 /// A session that has left the relay, and continues with commands.
@@ -160,6 +164,7 @@ impl Relaying {
         let follower = Follower::new(session.protocol(), SmtpStart { takes_chunks, is_logged_in, is_routed });
         record.count_transaction();
         let (context, route) = (Arc::clone(&session.context), session.route.take());
+        let membership = session.membership.take();
         let Entering { connection, served, counted, parked } = session.enter(mail, takes_chunks);
         let metrics = &served.metrics;
         let client = connection.into_side(metrics.bytes_to_backend.clone());
@@ -169,10 +174,13 @@ impl Relaying {
         let relay = Relay::new(client, backend, served.listener.timeouts, follower)
             .with_recipients(parked.as_ref().map(|parked| parked.recipients(&served)));
         let listed = context.sessions.enter(record, Instant::now());
+        if let Some(order) = late_order(&served, &listed, membership.as_ref()) {
+            listed.live().end(order);
+        }
         // From now on, the session is counted by the list.
         drop(routes);
         let counted = (placement, counted, route.map(RouteMetrics::open));
-        Box::new(Self { relay, served, listed, counted, parked })
+        Box::new(Self { relay, served, listed, counted, parked, membership })
     }
 
     /// Returns the session if it has left the relay. Otherwise it has ended and is logged.
@@ -184,21 +192,33 @@ impl Relaying {
     }
 
     fn finished(self: Box<Self>, relayed: Relayed, finish: Finish) -> Option<Box<Resumed>> {
-        let Self { relay, served, listed, counted, parked } = *self;
+        let Self { relay, served, listed, counted, parked, membership } = *self;
         let end = match (finish, parked) {
             (Finish::Left, Some(parked)) => {
                 let (record, order) = listed.leave(relayed);
                 let (placement, counted, _) = counted;
-                let (session, frontend) = parked.resume(relay.into_left(), served, (placement, counted));
+                let counted = (placement, counted, membership);
+                let (session, frontend) = parked.resume(relay.into_left(), served, counted);
                 return Some(Box::new(Resumed { session, frontend, record, order }));
             }
             (Finish::Left, None) => End::Internal("a session without routes left the relay"),
             (Finish::Ended(end), _) => end,
         };
-        drop((relay, served, counted));
+        drop((relay, served, counted, membership));
         listed.finish(end, relayed);
         None
     }
+}
+
+/// Returns the order for a session that has just been listed, if it should have ended meanwhile: its exclusive user moves,
+/// or its user has become exclusive.
+fn late_order(served: &ServedListener, listed: &Listed, membership: Option<&Membership>) -> Option<Order> {
+    if let Some(reason) = membership.and_then(Membership::reason) {
+        return Some(reason.order());
+    }
+    let current = served.routes.load();
+    let group = group_of(current.routes.as_ref().filter(|_| current.has_groups)?, listed.record())?;
+    (membership.map(Membership::group) != Some(group)).then_some(Order::Join)
 }
 
 /// Returns the message for a client whose session is ended from our side.
@@ -206,6 +226,7 @@ fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
     let text = match end {
         End::Kicked => KICK_TEXT,
         End::Held => HOLD_TEXT,
+        End::Moved(_) | End::Joined => MOVE_TEXT,
         _ => DRAIN_TEXT,
     };
     let mut goodbye = Vec::new();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use tokio::time::sleep_until;
 
+use crate::model::SessionId;
 use crate::model::sessions::{OpenSession, SessionFilter};
 use crate::protocol::Protocol;
 
@@ -88,6 +89,17 @@ impl Sessions {
         sleep_until(start + over).await;
     }
 
+    /// Tells a session to end, if it is relayed.
+    pub(crate) fn end(&self, id: SessionId, order: Order) {
+        for shard in &self.0 {
+            let session = shard.0.lock().get(&id.number).cloned();
+            if let Some(session) = session {
+                session.live.end(order);
+                return;
+            }
+        }
+    }
+
     fn selected(&self, filter: &SessionFilter) -> Vec<Arc<RelayedSession>> {
         let selector = Selector::new(filter);
         let mut all = self.all();
@@ -127,6 +139,10 @@ impl Listed {
         drop(self);
         // An order to a session that is not listed any more is not lost: kicks do not count it, and the others come again.
         (session.record.continued(relayed), session.live.ordered())
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.session.record
     }
 
     /// Removes the session from the list, writes its log line and counts it.
@@ -170,7 +186,6 @@ const SMALL_SHARD: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SessionId;
     use crate::net::ClientAddress;
 
     fn record(number: u64, login: &str, now: Instant) -> Box<Record> {

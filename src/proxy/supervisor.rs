@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::dns::{Dns, Target};
@@ -18,6 +18,7 @@ use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
 use super::accept::AcceptLoop;
+use super::affinity::{ExclusiveUsers, Openings, Pass, groups};
 use super::health::HealthChecks;
 use super::holds::Holds;
 use super::journal::{FAILED, Journal, difference, names};
@@ -53,6 +54,8 @@ pub(crate) struct Supervisor {
     /// Cancelled when all sessions have to end with a closing message.
     goodbye: CancellationToken,
     holds: Holds,
+    exclusive: ExclusiveUsers,
+    openings: Openings,
 }
 
 /// Why the supervisor wakes up.
@@ -92,6 +95,8 @@ impl Supervisor {
             applied: Arc::default(),
             goodbye: CancellationToken::new(),
             holds: Holds::default(),
+            exclusive: channels.exclusive,
+            openings: Openings::default(),
         }
     }
 
@@ -103,6 +108,8 @@ impl Supervisor {
     /// Applies snapshots until `shutdown`, then drains.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         info!(workers = self.workers.count(), "data plane started");
+        let users = self.exclusive.clone().run(Arc::clone(self.workers.sessions()));
+        let _users = AbortOnDropHandle::new(tokio::spawn(users));
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
             let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
@@ -138,6 +145,7 @@ impl Supervisor {
                         self.report();
                     }
                 }
+                () = self.openings.next() => self.serve_groups(),
                 () = self.workers.sources().settled() => self.report(),
                 Ok(()) = self.silent.changed() => self.report(),
             }
@@ -172,9 +180,33 @@ impl Supervisor {
             self.reporter.socket(&address, self.state(&address));
         }
         self.replace_listeners(snapshot);
+        self.serve_groups();
         self.report_health_of_routes();
         self.count_held();
         self.report();
+    }
+
+    /// Tells the endpoints of exclusive users, and ends sessions that began before their users were exclusive.
+    fn serve_groups(&mut self) {
+        let groups = groups(&self.applied);
+        if groups.is_empty() && !self.exclusive.are_used() {
+            return;
+        }
+        let new: BTreeSet<_> = groups.keys().filter(|group| !self.exclusive.serves(group)).cloned().collect();
+        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
+        let listeners: Vec<_> = serving.iter().flat_map(|serving| serving.all()).collect();
+        let is_earlier = |(address, running): (&ListenAddress, &Running)| {
+            let wanted = self.applied.sockets.get(address);
+            wanted.is_some_and(|wanted| !Arc::ptr_eq(wanted, &running.socket) && **wanted != *running.socket)
+        };
+        let has_earlier = self.running.iter().any(is_earlier) || self.states.ending() > 0;
+        if !new.is_empty() {
+            self.states.end_removed();
+        }
+        let members = self.exclusive.sessions();
+        let pass = Pass { groups: &groups, new, members: &members, listeners: &listeners, has_earlier };
+        let waiting = self.openings.pass(&pass, self.workers.sessions(), Instant::now());
+        self.exclusive.serve(groups, waiting);
     }
 
     /// Ends sessions of held routes that are due, and counts those that are left. Returns whether their number has
@@ -308,6 +340,7 @@ impl Supervisor {
     }
 
     async fn shut_down(mut self) {
+        self.exclusive.drain();
         for (_, running) in std::mem::take(&mut self.running) {
             running.close().await;
         }
@@ -318,9 +351,11 @@ impl Supervisor {
             sleep(drain_timeout - spread).await;
             self.workers.sessions().drain(spread).await;
         };
+        let endpoints = follow_endpoints(self.snapshots.clone(), &self.exclusive);
         let is_idle = tokio::select! {
             () = self.workers.idle() => true,
             () = ends => false,
+            () = endpoints => false,
         };
         if !is_idle {
             // Those that are not logged in, or have logged in since.
@@ -384,6 +419,17 @@ impl Supervisor {
             self.reporter.backend(&listener.id, self.health.report(listener));
         }
     }
+}
+
+/// Tells the endpoints of exclusive users while sessions end, because the sessions of users that move must end before.
+/// Never returns. A group that begins now waits until this replica has ended.
+async fn follow_endpoints(mut snapshots: watch::Receiver<Arc<Snapshot>>, exclusive: &ExclusiveUsers) {
+    while snapshots.changed().await.is_ok() {
+        let groups = groups(&snapshots.borrow_and_update());
+        let new = groups.keys().filter(|group| !exclusive.serves(group)).cloned().collect();
+        exclusive.serve(groups, &new);
+    }
+    std::future::pending().await
 }
 
 /// Delay before the first retry of a socket that could not be bound.

@@ -20,7 +20,7 @@ use crate::model::{
 use crate::net::{BackendAddress, ListenAddress, SocketOptions};
 use crate::protocol::{FrontendConfig, Mechanism, Protocol};
 
-use super::{Channels, Observer, Options, Proxy};
+use super::{Channels, ExclusiveUsers, Observer, Options, Proxy};
 
 /// A data plane with its own runtime.
 struct DataPlane {
@@ -39,7 +39,9 @@ impl DataPlane {
         let (snapshots, wanted) = watch::channel(Arc::new(Snapshot::default()));
         let (bound, reports) = watch::channel(Arc::new(BindReport::default()));
         let registry = Registry::new();
-        let channels = Channels { snapshots: wanted, reports: bound, tickets: SharedTicketKeys::default() };
+        let exclusive = ExclusiveUsers::alone("1");
+        let tickets = SharedTicketKeys::default();
+        let channels = Channels { snapshots: wanted, reports: bound, tickets, exclusive };
         let proxy = Proxy::start(
             Options { workers: 2, process: 1, drain_timeout, drain_spread: Duration::ZERO },
             channels,

@@ -41,6 +41,8 @@ pub(crate) struct ServedRoutes {
     pub(crate) routes: Option<Arc<Routes>>,
     /// How to talk to the backend of each route, in the order of `routes.destinations`.
     pub(crate) upstreams: Vec<Option<Arc<ServedUpstream>>>,
+    /// Whether a route has exclusive users.
+    pub(crate) has_groups: bool,
     /// The backend of users without a route, if the listener has routes and a backend.
     pub(crate) own: Option<OwnBackend>,
     /// The metrics of the routes that logins have matched.
@@ -130,7 +132,10 @@ impl ServedRoutes {
         let own = listener.backend.as_ref();
         let own = own
             .map(|backend| OwnBackend { backend: Arc::clone(backend), upstream: Arc::clone(own_upstream) });
-        Ok(Self { routes: Some(Arc::clone(routes)), upstreams, own, used: Mutex::new(used) })
+        let mut destinations = routes.destinations.iter().flatten();
+        let has_groups = destinations.any(|destination| destination.affinity.group().is_some());
+        let (routes, used) = (Some(Arc::clone(routes)), Mutex::new(used));
+        Ok(Self { routes, upstreams, own, has_groups, used })
     }
 
     /// Returns the metrics of a route of `routes`, by its position.

@@ -1,15 +1,20 @@
 //! Explains where a user goes, for `mailgress why`. Pure: it reads the snapshot. [`Routes`] decides here
 //! and for logins.
 
+use crate::model::exclusive::{Affinity, EndpointSet};
 use crate::model::routes::{Matched, Placement};
 use crate::model::settings::LoadBalancing;
-use crate::model::why::{WhyBackend, WhyEndpoint, WhyListener, WhyOutcome, WhyQuery, WhyRoute};
-use crate::model::{Auth, Backend, Listener, Routes, Routing, ServerNames, Snapshot, Socket, Upstream};
+use crate::model::why::{WhyAffinity, WhyBackend, WhyEndpoint, WhyListener, WhyOutcome, WhyQuery, WhyRoute};
+use crate::model::{
+    Auth, Backend, Destination, Listener, Routes, Routing, ServerNames, Snapshot, Socket, Upstream,
+};
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 use crate::protocol::user::Named;
 
-use super::balance::order_by_hash;
+use super::affinity::groups;
+use super::balance::{order_by_hash, user_key};
+use super::exclusive::home;
 use super::record::{is_listener, shown};
 
 /// Tells what each listener does with a user, in the order of the sockets.
@@ -22,7 +27,7 @@ pub fn why(snapshot: &Snapshot, query: &WhyQuery) -> Vec<WhyListener> {
             let is_reached = reached.is_none_or(|reached| reached == Some(position));
             let named = query.listener.as_ref();
             if is_reached && named.is_none_or(|named| is_listener(named, &listener.id.to_string())) {
-                all.push(of_listener(socket, listener, query));
+                all.push(of_listener(snapshot, socket, listener, query));
             }
         }
     }
@@ -34,7 +39,7 @@ fn has_protocol(socket: &Socket, query: &WhyQuery) -> bool {
     is_asked && (!query.recipient || socket.protocol == Protocol::Smtp)
 }
 
-fn of_listener(socket: &Socket, listener: &Listener, query: &WhyQuery) -> WhyListener {
+fn of_listener(snapshot: &Snapshot, socket: &Socket, listener: &Listener, query: &WhyQuery) -> WhyListener {
     let user = query.user.as_bytes();
     let rules = listener.routes.as_ref().map(|routes| routes.rules.clone()).unwrap_or_default();
     let named = if query.recipient { rules.of_recipient(user) } else { rules.of_name(user) };
@@ -51,7 +56,12 @@ fn of_listener(socket: &Socket, listener: &Listener, query: &WhyQuery) -> WhyLis
             Auth::Passthrough => None,
         },
         route: routes.and_then(|routes| route(routes, routing, &named)),
-        outcome: outcome(placement, listener, user),
+        outcome: match (placement, outcome(placement, listener, user)) {
+            (Placement::To { destination, .. }, WhyOutcome::Backend(backend)) => {
+                WhyOutcome::Backend(with_affinity(snapshot, destination, backend, &user_key(&named)))
+            }
+            (_, outcome) => outcome,
+        },
     }
 }
 
@@ -93,6 +103,40 @@ fn backend(backend: &Backend, upstream: &Upstream, login: &[u8], is_listeners: b
         is_listeners,
         load_balancing: format!("{:?}", upstream.load_balancing),
         endpoints: order.iter().map(endpoint).collect(),
+        affinity: None,
+    }
+}
+
+/// Leaves the endpoints of a user that has one.
+fn with_affinity(
+    snapshot: &Snapshot,
+    destination: &Destination,
+    backend: WhyBackend,
+    user: &[u8],
+) -> WhyBackend {
+    let shown = |endpoints: Vec<BackendAddress>| {
+        let name = |address: &BackendAddress| destination.backend.names.get(address).cloned();
+        let all = endpoints.into_iter();
+        all.map(|address| WhyEndpoint { pod: name(&address), address: address.to_string() }).collect()
+    };
+    let order = order_by_hash(&destination.backend, user);
+    match &destination.affinity {
+        Affinity::None => backend,
+        Affinity::User => {
+            let affinity = WhyAffinity { mode: "User".to_owned(), group: None, endpoint: None };
+            WhyBackend { endpoints: shown(order), affinity: Some(affinity), ..backend }
+        }
+        Affinity::Exclusive(exclusive) => {
+            let group = groups(snapshot).remove(&exclusive.group);
+            let all: EndpointSet = group.into_iter().flat_map(|group| group.endpoints.into_keys()).collect();
+            let endpoint = home(&all, user).map(ToString::to_string);
+            let is_home =
+                |address: &BackendAddress| destination.backend.names.get(address) == endpoint.as_ref();
+            let endpoints = order.into_iter().filter(is_home).collect();
+            let group = Some(exclusive.group.to_string());
+            let affinity = WhyAffinity { mode: "Exclusive".to_owned(), group, endpoint: endpoint.clone() };
+            WhyBackend { endpoints: shown(endpoints), affinity: Some(affinity), ..backend }
+        }
     }
 }
 
@@ -104,8 +148,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AllowedDomains, Destination, DomainPattern, Listeners, Reach, RouteEntry, RouteId, RouteState,
-        RouteTable, UserList,
+        AllowedDomains, DomainPattern, Listeners, Reach, RouteEntry, RouteId, RouteState, RouteTable,
+        UserList,
     };
     use crate::net::ListenAddress;
     use crate::protocol::{User, UserRules};
@@ -139,6 +183,7 @@ mod tests {
             backend: Arc::new(backend),
             upstream: Arc::new(upstream),
             reach: Reach::Anywhere,
+            affinity: Affinity::None,
         });
         let has_backend = |entry: &RouteEntry| with_backend.contains(&entry.id.name.as_str());
         let destinations =

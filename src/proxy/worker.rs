@@ -11,6 +11,7 @@ use crate::auth::AuthClient;
 use crate::dns::Dns;
 use crate::net::Descriptors;
 
+use super::affinity::ExclusiveUsers;
 use super::balance::Balancer;
 use super::context::WorkerContext;
 use super::dispatch::{Dispatcher, Work};
@@ -35,7 +36,12 @@ impl Workers {
     ///
     /// # Errors
     /// The system refuses a thread or an event queue.
-    pub(crate) fn start(count: usize, process: u64, metrics: &Metrics, dns: &Arc<Dns>) -> io::Result<Self> {
+    pub(crate) fn start(
+        (count, process): (usize, u64),
+        metrics: &Metrics,
+        dns: &Arc<Dns>,
+        exclusive: &ExclusiveUsers,
+    ) -> io::Result<Self> {
         let sessions = Arc::new(Sessions::new(count.max(1)));
         let balancer = Arc::new(Balancer::default());
         let sources = Arc::new(ChangedSources::default());
@@ -56,6 +62,7 @@ impl Workers {
                 routes: Arc::clone(&metrics.routes),
                 lingering: Arc::clone(&lingering),
                 sessions: sessions.shard(index),
+                exclusive: exclusive.clone(),
             });
             let thread = std::thread::Builder::new()
                 .name(format!("mail-{index}"))

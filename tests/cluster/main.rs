@@ -13,6 +13,7 @@
     reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
 )]
 
+mod affinity;
 mod cluster;
 mod control_plane;
 mod definitions;

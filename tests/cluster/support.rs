@@ -14,6 +14,8 @@ pub mod dovecot;
 pub mod generated;
 #[path = "../it/support/go.rs"]
 pub mod go;
+#[path = "../it/support/mailboxes.rs"]
+pub mod mailboxes;
 #[path = "../it/support/mailgress.rs"]
 pub mod mailgress;
 #[path = "../it/support/manifest.rs"]

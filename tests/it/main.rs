@@ -15,6 +15,7 @@
 
 mod addresses;
 mod admin;
+mod affinity;
 mod all_replicas;
 mod bad_auth;
 mod bad_backend;

@@ -8,6 +8,7 @@ pub mod digests;
 pub mod dovecot;
 pub mod generated;
 pub mod imported;
+pub mod mailboxes;
 pub mod mailgress;
 pub mod manifest;
 pub mod message;

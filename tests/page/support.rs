@@ -6,6 +6,8 @@ pub mod acceptor;
 pub mod auth_service;
 #[path = "../it/support/backend.rs"]
 pub mod backend;
+#[path = "../it/support/mailboxes.rs"]
+pub mod mailboxes;
 #[path = "../it/support/mailgress.rs"]
 pub mod mailgress;
 #[path = "../it/support/manifest.rs"]

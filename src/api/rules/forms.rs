@@ -25,6 +25,12 @@ pub fn hold() -> Value {
     duration("0s", "1h", "write a duration such as 60s")
 }
 
+/// Rules of the times for which the users of an exclusive backend wait.
+#[must_use]
+pub fn moving() -> Value {
+    duration("0s", "10m", "write a duration such as 30s")
+}
+
 /// Rules of the times of health checks.
 #[must_use]
 pub fn check_time() -> Value {

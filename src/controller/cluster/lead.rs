@@ -23,7 +23,7 @@ use crate::controller::tickets::secret_of;
 use super::events;
 use super::lease::{Leadership, Lease};
 use super::own_service::{Keeper, KnownService};
-use super::replicas::{self, Replicas};
+use super::replicas::{self, Question, Replicas};
 use super::store::Store;
 use super::tickets::TicketKeeper;
 use super::writer::{Outbox, StatusUpdate, Writer};
@@ -152,7 +152,8 @@ impl Lead {
         }
         self.requests = is_needed.then(|| {
             let (sender, events) = mpsc::channel(MAX_ANSWERS);
-            let task = tokio::spawn(Replicas::new(self.client.clone(), service, sender).run());
+            let task =
+                tokio::spawn(Replicas::new(self.client.clone(), service, Question::Objects, sender).run());
             ReplicaRequests { events, _task: AbortOnDropHandle::new(task) }
         });
         publisher.set_peers(is_needed.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
@@ -182,7 +183,9 @@ impl Lead {
         match event {
             LeadEvent::Leadership => self.apply_leadership(publisher, store),
             LeadEvent::Service => publisher.mark_ports_stale(),
-            LeadEvent::Replicas(replicas::Event::Ready(ready)) => {
+            LeadEvent::Replicas(replicas::Event::Listed(listed)) => {
+                let ready = listed.into_iter().filter(|(_, replica)| replica.is_ready);
+                let ready = ready.map(|(address, replica)| (address, replica.name)).collect();
                 publisher.update_peers(|peers| peers.set(&ready, now))
             }
             LeadEvent::Replicas(replicas::Event::Answered(from, page)) => {

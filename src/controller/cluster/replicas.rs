@@ -1,6 +1,7 @@
-//! Asks the other replicas what they serve, while this replica starts or leads.
+//! Asks the other replicas what they serve, while this replica starts or leads, and about their exclusive users
+//! (`agreement`).
 //!
-//! Replicas are the ready endpoints of one Service, at its port `admin`. Each replica is asked again after its answer.
+//! Replicas are the endpoints of one Service, at its port `admin`. Each replica is asked again after its answer.
 //! It answers as soon as it has a change, or after [`WAIT`]. Thus a change is known at once, and ten replicas without
 //! changes cost a few small requests per second.
 
@@ -33,14 +34,32 @@ use super::follow::follow;
 /// An event about the replicas.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The ready replicas, with their names.
-    Ready(BTreeMap<SocketAddr, String>),
+    /// The listed replicas.
+    Listed(BTreeMap<SocketAddr, Listed>),
     /// A replica has answered.
     Answered(SocketAddr, Box<Page>),
     /// A replica could not be asked.
     Failed(SocketAddr, String),
     /// The list of replicas cannot be read.
     Unknown(String),
+}
+
+/// A listed replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The name of its Pod.
+    pub(super) name: String,
+    /// Whether it is ready.
+    pub(super) is_ready: bool,
+}
+
+/// Which replicas are asked, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The ready ones, for everything.
+    Objects,
+    /// All but this one, for their exclusive users. One that is not ready may still have sessions.
+    Exclusive(String),
 }
 
 /// Follows the replicas and asks them.
@@ -54,6 +73,7 @@ pub(super) struct Replicas {
 /// The tasks that ask, one for each replica.
 struct Pollers {
     events: mpsc::Sender<Event>,
+    question: Question,
     http: Http,
     /// The tasks, with the names of their replicas. Another replica at the same address is asked from the beginning.
     tasks: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
@@ -69,8 +89,8 @@ impl std::fmt::Debug for Replicas {
 
 impl Replicas {
     /// Creates the task for the endpoints of `service`.
-    pub(super) fn new(client: Client, service: Key, events: mpsc::Sender<Event>) -> Self {
-        Self { client, service, pollers: Pollers::new(events.clone()), events }
+    pub(super) fn new(client: Client, service: Key, question: Question, events: mpsc::Sender<Event>) -> Self {
+        Self { client, service, pollers: Pollers::new(question, events.clone()), events }
     }
 
     /// Follows the Service's endpoints until the receiver of events is closed.
@@ -88,19 +108,22 @@ impl Replicas {
                     continue;
                 }
             };
-            let ready = ready(slices.iter().map(AsRef::as_ref));
+            let listed = listed(slices.iter().map(AsRef::as_ref));
             // The list must precede the answers: an answer of an unknown replica would be ignored and not repeated.
-            if self.events.send(Event::Ready(ready.clone())).await.is_err() {
+            if self.events.send(Event::Listed(listed.clone())).await.is_err() {
                 return;
             }
-            self.pollers.poll(&ready);
+            self.pollers.poll(&listed);
         }
     }
 }
 
 /// Returns the URI of the request for all changes since `read`.
-fn uri(address: SocketAddr, read: Option<&Bookmark>) -> String {
+fn uri(address: SocketAddr, question: &Question, read: Option<&Bookmark>) -> String {
     let mut query = form_urlencoded::Serializer::new(format!("wait={}", WAIT.as_secs()));
+    if let Question::Exclusive(_) = question {
+        query.append_pair("only", "exclusive");
+    }
     if let Some(Bookmark { instance, version }) = read {
         query.append_pair("instance", instance).append_pair("version", &version.to_string());
     }
@@ -109,22 +132,27 @@ fn uri(address: SocketAddr, read: Option<&Bookmark>) -> String {
 
 impl Pollers {
     /// Creates the tasks' owner. The tasks send to `events`.
-    fn new(events: mpsc::Sender<Event>) -> Self {
+    fn new(question: Question, events: mpsc::Sender<Event>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { events, http, tasks: BTreeMap::new() }
+        Self { events, question, http, tasks: BTreeMap::new() }
     }
 
     /// Asks these replicas and no others.
-    fn poll(&mut self, ready: &BTreeMap<SocketAddr, String>) {
-        self.tasks.retain(|address, (name, _)| ready.get(address) == Some(name));
-        for (address, name) in ready {
-            self.tasks.entry(*address).or_insert_with(|| {
-                let task = poll(self.http.clone(), *address, self.events.clone());
+    fn poll(&mut self, listed: &BTreeMap<SocketAddr, Listed>) {
+        let asked = listed.iter().filter(|(_, replica)| match &self.question {
+            Question::Objects => replica.is_ready,
+            Question::Exclusive(own) => replica.name != *own,
+        });
+        let asked: BTreeMap<_, _> = asked.map(|(address, replica)| (*address, &replica.name)).collect();
+        self.tasks.retain(|address, (name, _)| asked.get(address) == Some(&&*name));
+        for (address, name) in asked {
+            self.tasks.entry(address).or_insert_with(|| {
+                let task = poll((self.http.clone(), address), self.question.clone(), self.events.clone());
                 (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
@@ -132,10 +160,10 @@ impl Pollers {
 }
 
 /// Asks one replica repeatedly.
-async fn poll(http: Http, address: SocketAddr, events: mpsc::Sender<Event>) {
+async fn poll((http, address): (Http, SocketAddr), question: Question, events: mpsc::Sender<Event>) {
     let mut read: Option<Bookmark> = None;
     loop {
-        let answer = timeout(ANSWER_TIMEOUT, request(&http, uri(address, read.as_ref())));
+        let answer = timeout(ANSWER_TIMEOUT, request(&http, uri(address, &question, read.as_ref())));
         let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok(page) => {
                 read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
@@ -168,10 +196,9 @@ fn why(error: &hyper_util::client::legacy::Error) -> String {
     one_line(&root(error).to_string())
 }
 
-/// Returns the ready endpoints at the port `admin`. An endpoint with addresses of both families is asked at one of
-/// them.
-fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<SocketAddr, String> {
-    let mut ready = BTreeMap::new();
+/// Returns the endpoints at the port `admin`. An endpoint with addresses of both families is asked at one of them.
+fn listed<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<SocketAddr, Listed> {
+    let mut listed = BTreeMap::new();
     let mut names = BTreeSet::new();
     for slice in slices {
         let mut ports = slice.ports.iter().flatten();
@@ -181,14 +208,15 @@ fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeMap<Socket
             let is_ready =
                 endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
             let ip = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
-            let Some(ip) = ip.filter(|_| is_ready) else { continue };
+            let Some(ip) = ip else { continue };
             let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
             if pod.as_ref().is_none_or(|pod| names.insert(pod.clone())) {
-                ready.insert(SocketAddr::new(ip, port), pod.unwrap_or_else(|| ip.to_string()));
+                let name = pod.unwrap_or_else(|| ip.to_string());
+                listed.insert(SocketAddr::new(ip, port), Listed { name, is_ready });
             }
         }
     }
-    ready
+    listed
 }
 
 const PORT: &str = "admin";
@@ -213,7 +241,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[test]
-    fn replicas_are_the_ready_endpoints_at_the_port_called_admin() {
+    fn replicas_are_the_endpoints_at_the_port_called_admin() {
         let endpoint = |address: &str, pod: &str, ready: bool| {
             json!({
                 "addresses": [address],
@@ -234,10 +262,12 @@ mod tests {
             slice("other", &[endpoint("10.0.0.3", "c", true)]),
             slice("admin", &[endpoint("fd00::1", "a", true), endpoint("fd00::4", "d", true)]),
         ];
-        let found: Vec<(String, String)> =
-            ready(slices.iter()).into_iter().map(|(at, name)| (at.to_string(), name)).collect();
-        let expected = [("10.0.0.1:9090", "a"), ("[fd00::4]:9090", "d")];
-        assert_eq!(found, expected.map(|(at, name)| (at.to_owned(), name.to_owned())));
+        let found = listed(slices.iter());
+        let found = found.into_iter().map(|(at, replica)| (at.to_string(), replica.name, replica.is_ready));
+        let expected =
+            [("10.0.0.1:9090", "a", true), ("10.0.0.2:9090", "b", false), ("[fd00::4]:9090", "d", true)];
+        let expected = expected.map(|(at, name, is_ready)| (at.to_owned(), name.to_owned(), is_ready));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 
     /// Starts a replica that answers at once. Returns its address and the requests that it gets.
@@ -269,14 +299,30 @@ mod tests {
         let (address, mut requests) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let mut pollers = Pollers::new(events);
+        let mut pollers = Pollers::new(Question::Objects, events);
         for name in ["a", "b"] {
-            pollers.poll(&BTreeMap::from([(address, name.to_owned())]));
+            let replica = Listed { name: name.to_owned(), is_ready: true };
+            pollers.poll(&BTreeMap::from([(address, replica)]));
             for is_first in [true, false] {
                 let awaited =
                     async { while requests.recv().await.unwrap().contains("version=7") == is_first {} };
                 timeout(Duration::from_secs(10), awaited).await.unwrap();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn replicas_that_are_not_ready_are_asked_about_exclusive_users() {
+        let (address, mut requests) = replica().await;
+        let (events, mut heard) = mpsc::channel(1);
+        tokio::spawn(async move { while heard.recv().await.is_some() {} });
+        let mut pollers = Pollers::new(Question::Exclusive("own".to_owned()), events);
+        let own = Listed { name: "own".to_owned(), is_ready: true };
+        pollers.poll(&BTreeMap::from([(address, own)]));
+        assert!(pollers.tasks.is_empty());
+        let other = Listed { name: "other".to_owned(), is_ready: false };
+        pollers.poll(&BTreeMap::from([(address, other)]));
+        let asked = timeout(Duration::from_secs(10), requests.recv()).await.unwrap().unwrap();
+        assert!(asked.contains("only=exclusive"), "{asked}");
     }
 }

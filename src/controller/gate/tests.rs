@@ -48,7 +48,8 @@ impl Starting {
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: object.into() };
         let replica = Replica { name: "pod-a".into(), instance: "other".into(), node_address: None };
         let objects = vec![Entry { object, served: Some(served) }];
-        let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
+        let page =
+            Page { replica, version: 1, ready: None, whole: true, objects, totals: None, exclusive: None };
         peers.answered(address(), page, self.began);
         self.peers = Some(peers);
         self

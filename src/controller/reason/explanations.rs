@@ -9,7 +9,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 61] = [
+pub static EXPLANATIONS: [Explanation; 63] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -395,4 +395,6 @@ pub static EXPLANATIONS: [Explanation; 61] = [
     settings::CAPABILITY_IGNORED,
     routes::USERS_IGNORED,
     routes::PROTOCOL_NOT_SERVED,
+    routes::ENDPOINTS_UNNAMED,
+    routes::ENDPOINTS_DIFFER,
 ];

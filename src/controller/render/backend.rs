@@ -1,5 +1,7 @@
 //! Renders backends: Services are resolved to their endpoints.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -7,10 +9,12 @@ use crate::api::common::PortRef;
 use crate::api::listener::ListenerFields;
 use crate::controller::index::{Key, ReferenceKind};
 use crate::controller::violation::{Notice, Violation};
+use crate::model::exclusive::{EndpointName, EndpointState};
 use crate::model::{Backend, Reach};
 use crate::net::BackendAddress;
+use crate::words::counted;
 
-use super::endpoints::Endpoints;
+use super::endpoints::{Choice, Endpoints};
 use super::references::References;
 use super::scope::Scope;
 use super::service::{self, external_name, port_of, ports_of};
@@ -58,6 +62,14 @@ pub(crate) fn service_port(
     u16::try_from(port_of(service, &reference.port)?.port).ok()
 }
 
+/// The endpoints of a Service.
+pub(crate) struct Resolved {
+    /// Those that get sessions.
+    pub(crate) backend: Backend,
+    /// With [`Choice::Exclusive`]: all of them.
+    pub(crate) states: BTreeMap<EndpointName, EndpointState>,
+}
+
 /// Returns a Service's ready endpoints for one of its ports.
 pub(crate) fn service(
     scope: &Scope<'_>,
@@ -66,6 +78,31 @@ pub(crate) fn service(
     port: &PortRef,
     references: &References<'_>,
 ) -> Option<Backend> {
+    Some(resolve(scope, path, (key, port), Choice::Nearest, references)?.backend)
+}
+
+/// Returns the single endpoint of a backend that is no Service with EndpointSlices.
+pub(crate) fn single(reference: String, address: BackendAddress, choice: Choice) -> Resolved {
+    let mut backend = Backend::new(reference, vec![address.clone()]);
+    let mut states = BTreeMap::new();
+    if choice != Choice::Nearest {
+        let host = address.host();
+        if choice == Choice::Exclusive {
+            states.insert(EndpointName::from(&*host), EndpointState::Ready);
+        }
+        backend.names.insert(address, host);
+    }
+    Resolved { backend, states }
+}
+
+/// Returns a Service's endpoints for one of its ports.
+pub(crate) fn resolve(
+    scope: &Scope<'_>,
+    path: &str,
+    (key, port): (&Key, &PortRef),
+    choice: Choice,
+    references: &References<'_>,
+) -> Option<Resolved> {
     let reference = reference(key, port);
     let remedy = "create it, or correct the name";
     let service = references.service(key).required(scope, (ReferenceKind::Service, key), path, remedy)?;
@@ -73,7 +110,7 @@ pub(crate) fn service(
         let address = external_address(service, (key, name), port);
         let endpoint = address.map_err(|(problem, remedy)| Violation::unusable(path, problem, remedy));
         return match endpoint {
-            Ok(address) => Some(Backend::new(reference, vec![address])),
+            Ok(address) => Some(single(reference, address, choice)),
             Err(violation) => {
                 scope.report(violation);
                 None
@@ -87,7 +124,8 @@ pub(crate) fn service(
         scope.report(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
-    let endpoints = Endpoints::of(slices.iter().copied(), port_name, references.locality());
+    let choice = (choice, references.locality());
+    let endpoints = Endpoints::of(slices.iter().copied(), port_name, choice);
     if endpoints.are_terminating || endpoints.addresses.is_empty() {
         let consequence =
             if endpoints.are_terminating { "so terminating endpoints are used" } else { "so logins fail" };
@@ -98,7 +136,17 @@ pub(crate) fn service(
             "start its Pods, or check its selector and readiness probes",
         ));
     }
-    Some(Backend { reference, endpoints: endpoints.addresses, names: endpoints.names })
+    if endpoints.unnamed > 0 {
+        let count = counted(endpoints.unnamed, "endpoint");
+        scope.report(Violation::notice(
+            Notice::EndpointsUnnamed,
+            path,
+            format!("Service {key} has {count} without targetRef; the address stands for the Pod, so users move when it changes"),
+            "let Kubernetes create the EndpointSlices from a selector, or add targetRef with the name of the Pod",
+        ));
+    }
+    let backend = Backend { reference, endpoints: endpoints.addresses, names: endpoints.names };
+    Some(Resolved { backend, states: endpoints.states })
 }
 
 /// Returns the name of a Service's port for logs and messages.

@@ -1,10 +1,12 @@
-//! Selects the endpoints of a Service that get sessions: by readiness and topology hints, as kube-proxy does.
+//! Selects the endpoints of a Service that get sessions: by readiness and topology hints, as kube-proxy does. Where each
+//! user has one endpoint, all endpoints count, because replicas in different zones must agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice};
 
+use crate::model::exclusive::{EndpointName, EndpointState};
 use crate::net::BackendAddress;
 
 use super::units;
@@ -18,6 +20,17 @@ pub struct Locality {
     pub node: Option<String>,
 }
 
+/// Which endpoints are selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The ready ones, reduced by topology hints; those that terminate while none is ready.
+    Nearest,
+    /// As `Nearest`, without hints. Each has a name.
+    ByUser,
+    /// Only the ready ones. Each has a name.
+    Exclusive,
+}
+
 /// The endpoints of a Service for one of its ports.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
@@ -27,33 +40,90 @@ pub(crate) struct Endpoints {
     pub(crate) names: BTreeMap<BackendAddress, String>,
     /// No endpoint is ready, and these ones are terminating but still serve.
     pub(crate) are_terminating: bool,
+    /// For [`Choice::Exclusive`]: all endpoints, ready or not.
+    pub(crate) states: BTreeMap<EndpointName, EndpointState>,
+    /// Endpoints without a `targetRef`, unless the choice is `Nearest`.
+    pub(crate) unnamed: usize,
 }
 
 /// An endpoint with the number of the required port.
 type Found<'a> = (&'a Endpoint, &'a EndpointSlice, u16);
 
 impl Endpoints {
-    /// Selects the ready endpoints of these slices, reduced by topology hints. If none is ready, selects those that
-    /// still serve while they terminate.
+    /// Selects endpoints of these slices.
     pub(crate) fn of<'a>(
         slices: impl Iterator<Item = &'a EndpointSlice>,
         port_name: &str,
-        locality: &Locality,
+        (choice, locality): (Choice, &Locality),
     ) -> Self {
         let all: Vec<Found<'a>> = slices.flat_map(|slice| in_slice(slice, port_name)).collect();
         let mut chosen: Vec<_> = all.iter().filter(|(endpoint, ..)| is_ready(endpoint)).collect();
-        let are_terminating = chosen.is_empty();
+        let are_terminating = chosen.is_empty() && choice != Choice::Exclusive;
         if are_terminating {
             chosen = all.iter().filter(|(endpoint, ..)| serves_and_terminates(endpoint)).collect();
-        } else {
+        } else if choice == Choice::Nearest {
             nearest(&mut chosen, locality);
         }
         let mut addresses: Vec<_> = chosen.iter().flat_map(|found| addresses(**found)).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let named = chosen.iter().filter_map(|found| Some((**found, name(found.0)?)));
-        let names = named.flat_map(|(found, name)| addresses_named(found, name)).collect();
-        Self { are_terminating: are_terminating && !addresses.is_empty(), addresses, names }
+        let are_terminating = are_terminating && !addresses.is_empty();
+        if choice == Choice::Nearest {
+            let named = chosen.iter().filter_map(|found| Some((**found, name(found.0)?)));
+            let names = named.flat_map(|(found, name)| addresses_named(found, name)).collect();
+            return Self { are_terminating, addresses, names, ..Self::default() };
+        }
+        let identities = Identities::new(&all);
+        let names = chosen.iter().flat_map(|found| identities.of(**found)).collect();
+        let states = if choice == Choice::Exclusive { identities.states(&all) } else { BTreeMap::new() };
+        let unnamed = all.iter().filter(|(endpoint, ..)| name(endpoint).is_none()).count();
+        Self { are_terminating, addresses, names, states, unnamed }
+    }
+}
+
+/// Gives each endpoint a name: that of its Pod, or else its address. The address is without the port, so that protocols
+/// agree, unless endpoints differ only in the port.
+struct Identities {
+    /// Hosts of several endpoints without a Pod.
+    shared: BTreeSet<String>,
+}
+
+impl Identities {
+    fn new(all: &[Found<'_>]) -> Self {
+        let unnamed = all.iter().filter(|(endpoint, ..)| name(endpoint).is_none());
+        let addresses: BTreeSet<_> = unnamed.flat_map(|found| addresses(*found)).collect();
+        let (mut hosts, mut shared) = (BTreeSet::new(), BTreeSet::new());
+        for address in &addresses {
+            let host = address.host();
+            if !hosts.insert(host.clone()) {
+                shared.insert(host);
+            }
+        }
+        Self { shared }
+    }
+
+    fn of<'a>(&self, found: Found<'a>) -> impl Iterator<Item = (BackendAddress, String)> + use<'a, '_> {
+        let name = name(found.0);
+        addresses(found).map(move |address| {
+            let host = || Some(address.host()).filter(|host| !self.shared.contains(host));
+            let identity = name.map(str::to_owned).or_else(host).unwrap_or_else(|| address.to_string());
+            (address, identity)
+        })
+    }
+
+    /// Returns all endpoints. One in several slices is ready if it is ready in all of them.
+    fn states(&self, all: &[Found<'_>]) -> BTreeMap<EndpointName, EndpointState> {
+        let mut states = BTreeMap::new();
+        for found in all {
+            let state = if is_ready(found.0) { EndpointState::Ready } else { EndpointState::Unready };
+            for (_, identity) in self.of(*found) {
+                let known = states.entry(EndpointName::from(&*identity)).or_insert(state);
+                if state == EndpointState::Unready {
+                    *known = state;
+                }
+            }
+        }
+        states
     }
 }
 
@@ -120,21 +190,24 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    /// Each endpoint has its own slice, because the selection must cover all slices.
+    fn slices(endpoints: &[Value]) -> Vec<EndpointSlice> {
+        let slice = |endpoint: &Value| {
+            let slice = json!({
+                "metadata": {}, "addressType": "IPv4", "endpoints": [endpoint],
+                "ports": [{ "name": "other", "port": 1 }, { "name": "imap", "port": 143 }],
+            });
+            serde_json::from_value(slice).unwrap()
+        };
+        endpoints.iter().map(slice).collect()
+    }
+
     fn chosen(locality: (&str, &str), endpoints: &[Value]) -> (Vec<String>, bool) {
-        // Each endpoint has its own slice, because the selection must cover all slices.
-        let slices: Vec<EndpointSlice> = endpoints
-            .iter()
-            .map(|endpoint| {
-                let slice = json!({
-                    "metadata": {}, "addressType": "IPv4", "endpoints": [endpoint],
-                    "ports": [{ "name": "other", "port": 1 }, { "name": "imap", "port": 143 }],
-                });
-                serde_json::from_value(slice).unwrap()
-            })
-            .collect();
+        let slices = slices(endpoints);
         let known = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let locality = Locality { node: known(locality.0), zone: known(locality.1) };
-        let Endpoints { addresses, are_terminating, .. } = Endpoints::of(slices.iter(), "imap", &locality);
+        let Endpoints { addresses, are_terminating, .. } =
+            Endpoints::of(slices.iter(), "imap", (Choice::Nearest, &locality));
         let last = |address: &BackendAddress| {
             let text = address.to_string();
             text.strip_prefix("10.0.0.").unwrap().strip_suffix(":143").unwrap().to_owned()
@@ -193,5 +266,44 @@ mod tests {
         );
         assert_eq!(chosen(("", ""), &[gone, starting]), (vec![], false));
         assert_eq!(chosen(("", ""), &[going, plain(4)]), (vec!["4".into()], false));
+    }
+
+    #[test]
+    fn where_users_have_endpoints_all_count_and_have_names() {
+        let named = |last: u8, name: &str| {
+            let mut endpoint = hinted(last, &[], &["a"]);
+            endpoint["targetRef"] = json!({ "kind": "Pod", "name": name });
+            endpoint
+        };
+        let unready = in_state(named(3, "c"), false, true, true);
+        let endpoints = slices(&[named(1, "a"), hinted(2, &[], &["b"]), unready]);
+        let locality = Locality { zone: Some("a".to_owned()), node: None };
+        let of = |choice| Endpoints::of(endpoints.iter(), "imap", (choice, &locality));
+        let exclusive = of(Choice::Exclusive);
+        let names: Vec<_> = exclusive.names.values().map(String::as_str).collect();
+        assert_eq!((names, exclusive.unnamed), (vec!["a", "10.0.0.2"], 1));
+        let states: Vec<_> = exclusive.states.iter().map(|(name, state)| (name.as_str(), *state)).collect();
+        let (ready, away) = (EndpointState::Ready, EndpointState::Unready);
+        assert_eq!(states, [("10.0.0.2", ready), ("a", ready), ("c", away)]);
+        let by_user = of(Choice::ByUser);
+        assert_eq!((by_user.names, by_user.states.len()), (exclusive.names, 0));
+    }
+
+    #[test]
+    fn endpoints_without_a_pod_that_differ_in_the_port_are_different() {
+        let mut slices =
+            slices(&[json!({ "addresses": ["10.0.0.1"] }), json!({ "addresses": ["10.0.0.1"] })]);
+        slices[1].ports.as_mut().unwrap()[1].port = Some(10143);
+        let choice = (Choice::Exclusive, &Locality::default());
+        let found = Endpoints::of(slices.iter(), "imap", choice);
+        let names: Vec<_> = found.states.keys().map(EndpointName::as_str).collect();
+        assert_eq!(names, ["10.0.0.1:10143", "10.0.0.1:143"]);
+    }
+
+    #[test]
+    fn terminating_endpoints_get_no_exclusive_users() {
+        let endpoints = slices(&[in_state(hinted(1, &[], &[]), false, true, true)]);
+        let found = Endpoints::of(endpoints.iter(), "imap", (Choice::Exclusive, &Locality::default()));
+        assert!(found.addresses.is_empty() && !found.are_terminating && found.states.len() == 1);
     }
 }

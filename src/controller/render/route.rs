@@ -1,7 +1,9 @@
 //! Renders a `MailRoute` without regard to other routes: its users, and its backend for each protocol.
 //!
-//! `draft` has the result, `lists` reads lists of users, and `routing` combines the routes of a `MailServer`.
+//! `draft` has the result, `lists` reads lists of users, `affinity` gives users their endpoints, and `routing` combines
+//! the routes of a `MailServer`.
 
+mod affinity;
 pub(crate) mod draft;
 pub(crate) mod lists;
 pub(crate) mod routing;
@@ -19,18 +21,20 @@ use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::{Key, Objects};
 use crate::controller::reason::Reason;
 use crate::controller::violation::{Concern, Notice, Violation};
+use crate::model::exclusive::{EndpointName, EndpointState};
 use crate::model::{
     AllowedDomains, Backend, DomainPattern, Reach, RouteEntry, RouteId, RouteState, UserList,
 };
 use crate::protocol::Protocol;
 
 use super::bounds::{Bounded, duration};
+use super::endpoints::Choice;
 use super::references::{Dependencies, References};
 use super::scope::{Scope, Source};
 use super::table::Table;
 use super::units::protocol;
 use super::{attach, backend, listener_id, reach, settings, units, upstream};
-use draft::RouteDraft;
+use draft::{RouteDraft, Usable};
 use lists::{LineRules, UserLists};
 
 /// The input of the rendering of a route.
@@ -71,18 +75,24 @@ impl RouteDrafting<'_> {
         let mut entry = RouteEntry { id, domains, users: own, unread: None, state: state(&scope, spec) };
         let mut is_last_good = self.add_lists(&scope, &mut entry, &spec.matches, &attached.rules, references);
         let reach = reach_of(&scope, spec, &attached, references);
+        let affinity = affinity::Rendered::new(&scope, spec);
         let (mut backends, mut usable) = (BTreeMap::new(), BTreeMap::new());
         for service in &spec.backend.services {
             let (protocol, reference) = (protocol(service.protocol), reference(&scope, service));
-            let rendered = render_service(&scope, service, &reach, references).map(Arc::new);
+            let rendered = render_service(&scope, service, (&reach, affinity.choice(protocol)), references);
             let last = self.last.and_then(|last| last.usable.get(&protocol));
-            let last = last.filter(|last| rendered.is_none() && last.reference == reference);
+            let last = last.filter(|last| rendered.is_none() && last.backend.reference == reference);
             is_last_good |= last.is_some();
             let found = rendered.or_else(|| last.cloned());
-            usable.extend(found.clone().map(|backend| (protocol, backend)));
             let none = || Arc::new(Backend::new(reference, Vec::new()));
-            backends.insert(protocol, found.unwrap_or_else(none));
+            backends.insert(protocol, found.as_ref().map_or_else(none, |found| Arc::clone(&found.backend)));
+            usable.extend(found.map(|found| (protocol, found)));
         }
+        affinity.compare(&scope, usable.iter().map(|(protocol, usable)| (*protocol, &usable.states)));
+        let states = |protocol| usable.get(protocol).map(|usable| usable.states.clone()).unwrap_or_default();
+        let affinities =
+            backends.keys().map(|protocol| (*protocol, affinity.of(*protocol, states(protocol))));
+        let affinities = affinities.collect();
         let inherited = inherited(&attached.server.settings, &attached.server, &attached.key, key);
         let settings = settings::effective(&inherited, &fields.settings);
         // Each listener renders it again with its own settings. Here it is rendered to find violations.
@@ -97,7 +107,9 @@ impl RouteDrafting<'_> {
         }
         let entry = Arc::new(entry);
         let (server, spec) = (attached.key, Arc::clone(spec));
-        (Some(RouteDraft { server, entry, backends, usable, reach, spec, fields, is_last_good }), violations)
+        let draft =
+            RouteDraft { server, entry, backends, affinities, usable, reach, spec, fields, is_last_good };
+        (Some(draft), violations)
     }
 
     /// Returns the last rendering if only a mistake in the `MailServer` refuses the route.
@@ -307,9 +319,9 @@ fn reach_of(
 fn render_service(
     scope: &Scope<'_>,
     service: &RouteService,
-    reach: &Reach,
+    (reach, choice): (&Reach, Choice),
     references: &References<'_>,
-) -> Option<Backend> {
+) -> Option<Usable> {
     let path = path(service);
     if let Some(text) = &service.address {
         let Some(address) = units::backend_address(text, None) else {
@@ -320,14 +332,21 @@ fn render_service(
             ));
             return None;
         };
-        let endpoints = vec![address];
-        reach::check_address(scope, &format!("{path}.address"), reach, &endpoints);
-        return Some(Backend::new(text.clone(), endpoints));
+        let backend::Resolved { backend, states } = backend::single(text.clone(), address, choice);
+        reach::check_address(scope, &format!("{path}.address"), reach, &backend.endpoints);
+        return Some(Usable { backend: Arc::new(backend), states });
     }
-    let (name, port) = (service.name.as_deref()?, service.port.as_ref()?);
-    let mut backend = backend::service(scope, &path, &scope.own_key(name), port, references)?;
+    let (key, port) = (scope.own_key(service.name.as_deref()?), service.port.as_ref()?);
+    let resolved = backend::resolve(scope, &path, (&key, port), choice, references)?;
+    let backend::Resolved { mut backend, mut states } = resolved;
     reach::keep_allowed(scope, &path, reach, &mut backend);
-    Some(backend)
+    // Nobody could log in at a ready endpoint that may not be used.
+    let usable = |name: &EndpointName| {
+        let mut endpoints = backend.endpoints.iter();
+        endpoints.any(|address| backend.names.get(address).is_some_and(|known| known == name.as_str()))
+    };
+    states.retain(|name, state| *state != EndpointState::Ready || usable(name));
+    Some(Usable { backend: Arc::new(backend), states })
 }
 
 /// Returns the backend's name for logs and messages.

@@ -244,6 +244,7 @@ mod tests {
             whole: true,
             objects: vec![Entry { object: name(id), served: Some(served) }],
             totals: None,
+            exclusive: None,
         };
         peers.answered(address, page, now);
         peers

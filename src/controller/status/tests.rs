@@ -207,7 +207,7 @@ fn led_behind(
     let object = name(id);
     let replica = Replica { name: "pod-b".into(), instance: "other".into(), node_address: None };
     let objects = vec![Entry { object, served: other }];
-    let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None };
+    let page = Page { replica, version: 1, ready: None, whole: true, objects, totals: None, exclusive: None };
     peers.answered(address, page, now);
     assert_eq!(outcome.generation, 1);
     let report = bound(143);

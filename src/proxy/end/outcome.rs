@@ -23,6 +23,7 @@ pub(crate) enum Outcome {
     NoBackend,
     RouteUndecided,
     RouteHeld,
+    UserHeld,
     BackendNotAllowed,
     BackendConnect,
     NoDescriptors,
@@ -35,6 +36,7 @@ pub(crate) enum Outcome {
     Drained,
     Kicked,
     Held,
+    Moved,
 }
 
 impl Outcome {

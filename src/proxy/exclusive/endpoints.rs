@@ -4,20 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::model::exclusive::{EndpointName, EndpointSet, MAX_ENDPOINTS};
-
-use super::Timing;
-
-/// The state of an endpoint in the cluster. An endpoint that does not exist has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndpointState {
-    /// It takes new sessions.
-    Ready,
-    /// It exists, but takes no new sessions: it starts, ends, or fails its probe. Its sessions continue.
-    Unready,
-    /// It is taken out of service. Its users move at once.
-    Leaving,
-}
+use crate::model::exclusive::{EndpointName, EndpointSet, EndpointState, MAX_ENDPOINTS, Timing};
 
 /// The endpoints that count, by their identity.
 #[derive(Clone, Debug, Default)]

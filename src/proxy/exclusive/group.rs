@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::exclusive::{EndpointName, EndpointSet, GroupName};
+use crate::model::exclusive::{EndpointName, EndpointSet, EndpointState, GroupName, Timing};
 
-use super::endpoints::{EndpointState, Endpoints};
+use super::endpoints::Endpoints;
 use super::members::Members;
 use super::sets::{Sets, Version};
 use super::users::Users;
-use super::{EndReason, Ending, Hold, HoldReason, Login, Timing, Verdict, home};
+use super::{EndReason, Ending, Hold, HoldReason, Login, Verdict, home};
 
 /// The state of this replica for one group.
 #[derive(Clone, Debug)]
@@ -84,6 +84,16 @@ impl Group {
         self.service == Service::Closed && self.sets.active().is_empty()
     }
 
+    /// Tells whether sessions of its users are opened only as members of the group.
+    pub(super) fn is_known(&self) -> bool {
+        self.service != Service::Closed
+    }
+
+    /// Returns the replica for which all logins wait, if there are endpoints.
+    pub(super) fn waits_for(&self) -> Option<&str> {
+        self.agreement.waits_for.as_deref().filter(|_| !self.sets.target().is_empty())
+    }
+
     pub(super) fn active(&self) -> &[EndpointSet] {
         self.sets.active()
     }
@@ -132,7 +142,9 @@ impl Group {
                 self.sets.since(read).map(Iterator::collect)
             };
             sets.iter().chain(own.iter().flatten().copied()).for_each(|set| agreement.add(set));
-            if own.is_none() {
+            // A replica that does not know the group may have sessions of its users that are not members.
+            let knows = report.known.contains(&self.name);
+            if own.is_none() || !knows {
                 agreement.waits_for = Some(pod.to_owned());
             }
         }

@@ -399,8 +399,11 @@ impl World {
     fn start_pod(&mut self, number: u16) {
         self.numbers += 1;
         let instance = format!("i{}", self.numbers);
+        let mut machine = Exclusive::replica(&pod_name(number), &instance);
+        // A replica reports nothing before it knows the groups.
+        machine.observe(&group(), TIMING, self.endpoints.last().unwrap(), self.now);
         let process = Process {
-            machine: Exclusive::replica(&pod_name(number), &instance),
+            machine,
             instance,
             seen_endpoints: self.endpoints.len() - 1,
             seen_list: None,

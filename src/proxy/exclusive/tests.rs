@@ -1,5 +1,7 @@
 //! Single histories of exclusive users, step by step.
 
+use std::time::Duration;
+
 use super::group::SETTLE;
 use super::*;
 
@@ -179,6 +181,7 @@ fn a_restarted_replica_is_another_one() {
     let now = Instant::now();
     let (mut a, _) = pair(&["x"], now);
     let mut again = Exclusive::replica("b", "b2");
+    observe(&mut again, &["x"], now);
     a.heard("b", "b2", again.report(), now);
     // It has no sessions, but has not read that the other one has sets.
     assert_eq!(admit(&mut a, "u", now), Err(HoldReason::Replica("b".into())));
@@ -334,4 +337,23 @@ fn a_set_that_waits_for_room_is_used_when_the_others_have_read_the_last_report()
     assert_ne!(last(&a), newest);
     exchange(&mut a, &mut b, now);
     assert_eq!(last(&a), newest);
+}
+
+#[test]
+fn a_group_waits_until_all_replicas_know_it() {
+    let now = Instant::now();
+    let (mut a, mut b) = (Exclusive::replica("a", "a"), Exclusive::replica("b", "b"));
+    a.list(&pods(&["a", "b"]), now);
+    b.list(&pods(&["a", "b"]), now);
+    observe(&mut a, &["x"], now);
+    exchange(&mut a, &mut b, now);
+    // The other one has read the sets, but may have sessions of users from before the group.
+    assert_eq!(admit(&mut a, "u", now), Err(HoldReason::Replica("b".into())));
+    assert_eq!(a.obstacle(), Some(HoldReason::Replica("b".into())));
+    observe(&mut b, &["x"], now);
+    exchange(&mut a, &mut b, now);
+    assert_eq!((admit(&mut a, "u", now), a.obstacle()), (Ok("x".into()), None));
+    b.close(&group(), now);
+    exchange(&mut a, &mut b, now);
+    assert_eq!(admit(&mut a, "v", now), Err(HoldReason::Replica("b".into())));
 }

@@ -18,6 +18,7 @@ use crate::tls::ClientCertificate;
 use super::goodbye::Goodbye;
 use super::proxied::{Ends, FirstBytes};
 use super::transactions::KeptBackend;
+use crate::proxy::affinity::Membership;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
@@ -62,6 +63,8 @@ pub(super) struct Session {
     pub(super) deadline: Deadline,
     /// The end of the listener's drain.
     pub(super) goodbye: Goodbye,
+    /// The exclusive user whose login goes to its endpoint. Dropped after the connection to it is closed.
+    pub(super) membership: Option<Membership>,
 }
 
 /// The data of a TLS connection.
@@ -170,6 +173,15 @@ pub(super) struct Attempted {
     pub(super) guess: Option<Guess>,
 }
 
+/// Waits until an exclusive user has to leave its endpoint; for ever if there is none.
+async fn told(membership: Option<&Membership>) -> End {
+    match membership {
+        // In memory of its own, because most sessions have no membership.
+        Some(membership) => Box::pin(membership.told()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Session {
     /// Creates a session for a client that is not greeted yet.
     pub(super) fn new(
@@ -198,6 +210,7 @@ impl Session {
             kept: None,
             deadline,
             goodbye,
+            membership: None,
         }
     }
 
@@ -236,6 +249,7 @@ impl Session {
             biased;
             read = self.connection.fill() => read,
             () = self.goodbye.said() => return Err(End::Drained),
+            end = told(self.membership.as_ref()) => return Err(end),
             () = self.deadline.passed() => return Err(End::ClientTimeout),
         };
         match read {
@@ -280,6 +294,7 @@ impl Session {
             done = work => Ok(done),
             () = self.connection.disconnected(), if needs_client => Err(End::ClientGone),
             () = self.goodbye.said() => Err(End::Drained),
+            end = told(self.membership.as_ref()) => Err(end),
         }
     }
 
@@ -290,6 +305,7 @@ impl Session {
             End::Drained => Some(DRAIN_TEXT),
             End::Kicked => Some(KICK_TEXT),
             End::Held => Some(HOLD_TEXT),
+            End::Moved(_) => Some(MOVE_TEXT),
             // RFC 1939 section 3: an autologout closes without a response. nginx never sends one (quirk Q-26).
             End::ClientTimeout if protocol != Protocol::Pop3 && self.served.listener.timeouts.announce => {
                 Some("Autologout; idle for too long")
@@ -322,6 +338,9 @@ impl Session {
         Err(self.end_with_message(End::ClientCertificate(problem)).await)
     }
 }
+
+/// The closing message of a session whose user has to leave its endpoint.
+pub(super) const MOVE_TEXT: &str = "Mailbox has moved to another server, please reconnect";
 
 /// The closing message at the end of a drain.
 pub(super) const DRAIN_TEXT: &str = "Service is being restarted, please reconnect";

@@ -33,6 +33,10 @@ impl Session {
             record.set_login(request.login());
         }
         let verdict = self.decide_unless_banned(request, pending, record).await;
+        if !matches!(verdict, Ok(Decision::Accepted(_))) {
+            // The connection to the endpoint is closed.
+            self.membership = None;
+        }
         self.served.metrics.took(Timing::Login, started.elapsed());
         let (counted, fault) = match &record.refused {
             Some(end) => (end.verdict(), end.fault()),
@@ -109,9 +113,10 @@ impl Session {
                     record.set_login(login);
                 }
                 let mut routed = self.placed(&request, &pending, server.clone(), login.as_deref());
-                if matches!(routed, Routed::Held(..)) {
+                if routed.may_wait() {
                     let named = (server, login.as_deref());
-                    routed = Box::pin(self.released(&request, &pending, named)).await?;
+                    drop(routed);
+                    routed = Box::pin(self.released(&request, &pending, named, record.id)).await?;
                 }
                 let place = match routed {
                     Routed::To(place) => place,
@@ -146,8 +151,9 @@ impl Session {
             }
         }
         let mut routed = self.placed(&request, &pending, None, None);
-        if matches!(routed, Routed::Held(..)) {
-            routed = Box::pin(self.released(&request, &pending, (None, None))).await?;
+        if routed.may_wait() {
+            drop(routed);
+            routed = Box::pin(self.released(&request, &pending, (None, None), record.id)).await?;
         }
         let place = match routed {
             Routed::To(place) => place,
@@ -221,6 +227,10 @@ impl Session {
         let is_clients_password = authorised.has_clients_password;
         let passes_errors = authorised.place.upstream.settings.pass_error_message;
         let reply = self.log_in_to(authorised, pending, record).await?;
+        if !matches!(reply, LoginReply::Accepted(_)) {
+            // The connection to the endpoint is closed. The client's next login may be another user's.
+            self.membership = None;
+        }
         self.end_if_banned().await?;
         match reply {
             LoginReply::Accepted(accepted) => {

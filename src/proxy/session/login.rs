@@ -117,6 +117,7 @@ impl Session {
             kept: None,
             deadline,
             goodbye,
+            membership: None,
         };
         Ok((session.with_certificate_checked().await?, frontend))
     }

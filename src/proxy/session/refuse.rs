@@ -24,6 +24,7 @@ impl Session {
         let end = match routed {
             Routed::Undecided(route) => End::RouteUndecided(route),
             Routed::Held(route, _) => End::RouteHeld(route),
+            Routed::UserHeld(reason) => End::UserHeld(reason),
             Routed::To(_) | Routed::Nowhere => return self.refuse_unrouted(pending, record).await,
         };
         self.refuse_failed(pending, end, record).await

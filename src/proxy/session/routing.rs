@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use crate::model::exclusive::Affinity;
 use crate::model::routes::Placement;
-use crate::model::{Backend, Routes, Routing};
+use crate::model::{Backend, Routes, Routing, SessionId};
 use crate::net::BackendAddress;
 use crate::protocol::backend::BackendLogin;
 use crate::protocol::user::{Named, UserRules, name_of};
@@ -14,8 +15,11 @@ use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Proto
 use crate::secret::Secret;
 
 use super::client::Session;
-use super::upstream::{Authorised, Place};
+use super::upstream::{Affine, Authorised, Place};
+use crate::proxy::affinity::Asking;
+use crate::proxy::balance::user_key;
 use crate::proxy::end::End;
+use crate::proxy::exclusive::{Hold, HoldReason};
 use crate::proxy::record::SessionUser;
 use crate::proxy::serving::ServedListener;
 use crate::proxy::upstreams::{OwnBackend, ServedRoutes};
@@ -30,6 +34,19 @@ pub(super) enum Routed {
     Undecided(String),
     /// The users of this `MailRoute` are held; how long a login waits.
     Held(String, Duration),
+    /// The endpoint of an exclusive user cannot be used now.
+    UserHeld(HoldReason),
+}
+
+impl Routed {
+    /// Tells whether the login has to wait, or needs a membership: [`Session::released`].
+    pub(super) fn may_wait(&self) -> bool {
+        match self {
+            Self::Held(..) => true,
+            Self::To(place) => place.affine.as_ref().is_some_and(|affine| affine.exclusive.is_some()),
+            Self::Nowhere | Self::Undecided(_) | Self::UserHeld(_) => false,
+        }
+    }
 }
 
 /// The state of a login whose backend may depend on the first message of its SASL exchange.
@@ -49,29 +66,62 @@ impl Session {
         routed
     }
 
-    /// Waits until the route of a login is not held any more. A login that is still held after the route's time stays
-    /// [`Routed::Held`].
+    /// Waits until the route of a login is not held any more, and until an exclusive user may log in at its endpoint. A
+    /// login that is still held after its time stays [`Routed::Held`] or [`Routed::UserHeld`].
     pub(super) async fn released(
         &mut self,
         request: &LoginRequest,
         pending: &PendingLogin,
         (server, login): (Option<BackendAddress>, Option<&[u8]>),
+        id: SessionId,
     ) -> Result<Routed, End> {
-        let mut until = None;
+        let (mut until, arrived) = (None, Instant::now());
         loop {
-            let served = Arc::clone(&self.served);
-            let changed = served.routes.changed();
+            let (served, exclusive) = (Arc::clone(&self.served), self.context.exclusive.clone());
+            let (changed, moved) = (served.routes.changed(), exclusive.changed());
             match self.placed(request, pending, server.clone(), login) {
                 Routed::Held(route, timeout) => {
                     let until = *until.get_or_insert(Instant::now() + timeout);
                     if self.while_deciding(timeout_at(until, changed)).await?.is_err() {
                         return Ok(Routed::Held(route, timeout));
                     }
-                    self.start_deadline();
+                }
+                Routed::To(mut place) => {
+                    let Err(hold) = self.admit(&mut place, id, arrived) else { return Ok(Routed::To(place)) };
+                    // A login that waits does not use the routes.
+                    drop(place);
+                    let change = async {
+                        tokio::select! {
+                            () = changed => {}
+                            () = moved => {}
+                        }
+                    };
+                    if self.while_present(timeout_at(hold.until, change)).await?.is_err() {
+                        return Ok(Routed::UserHeld(hold.reason));
+                    }
                 }
                 routed => return Ok(routed),
             }
+            self.start_deadline();
         }
+    }
+
+    /// Admits an exclusive user, and leaves only the addresses of the user's endpoint in the place.
+    fn admit(&mut self, place: &mut Place, session: SessionId, arrived: Instant) -> Result<(), Hold> {
+        let Some(Affine { user, exclusive: Some(backend) }) = place.affine.as_deref() else { return Ok(()) };
+        let (membership, endpoint) =
+            self.context.exclusive.admit(&Asking { backend, user, session, arrived })?;
+        let mut only = (*place.backend).clone();
+        only.endpoints
+            .retain(|address| only.names.get(address).is_some_and(|name| name == endpoint.as_str()));
+        if only.endpoints.is_empty() {
+            // The endpoint is ready, but these routes do not have its address yet.
+            let until = arrived + backend.timing.move_timeout;
+            return Err(Hold { reason: HoldReason::Away(endpoint), until });
+        }
+        place.backend = Arc::new(only);
+        self.membership = Some(membership);
+        Ok(())
     }
 
     /// Returns where a login goes: to the server that the auth service names, or as the routes say.
@@ -87,7 +137,8 @@ impl Session {
             let backend = Arc::new(Backend::new(String::new(), vec![address]));
             let reach = self.served.current.load().reach.clone();
             let (upstream, routes) = (Arc::clone(&self.served.upstream), self.served.routes.load());
-            return Routed::To(Place { backend, upstream, reach, is_named_by_service: true, routes });
+            let (is_named_by_service, affine) = (true, None);
+            return Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine });
         }
         if self.has_routes() && hides_its_user(request, login) {
             return Routed::Nowhere;
@@ -184,7 +235,7 @@ fn place(
         if let Routing::Route(at, _) = routing {
             position = Some(at);
         }
-        if let Some(routed) = of_routes(served, routes, routing) {
+        if let Some(routed) = of_routes(served, routes, (&named, routing)) {
             return (routed, position);
         }
     }
@@ -198,11 +249,16 @@ fn place(
     };
     let Some(OwnBackend { backend, upstream }) = own else { return (Routed::Nowhere, position) };
     let (reach, routes) = (listener.current.load().reach.clone(), Arc::clone(served));
-    (Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }), position)
+    let (is_named_by_service, affine) = (false, None);
+    (Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine }), position)
 }
 
 /// Returns where the routes send a user. `None`: to the listener's own backend.
-fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, routing: Routing<'_>) -> Option<Routed> {
+fn of_routes(
+    served: &Arc<ServedRoutes>,
+    routes: &Routes,
+    (named, routing): (&Named, Routing<'_>),
+) -> Option<Routed> {
     let (position, destination) = match routes.placement(routing) {
         Placement::Own => return None,
         Placement::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
@@ -212,8 +268,14 @@ fn of_routes(served: &Arc<ServedRoutes>, routes: &Routes, routing: Routing<'_>) 
     };
     let upstream = Arc::clone(served.upstreams.get(position)?.as_ref()?);
     let (backend, reach) = (Arc::clone(&destination.backend), destination.reach.clone());
-    let routes = Arc::clone(served);
-    Some(Routed::To(Place { backend, upstream, reach, is_named_by_service: false, routes }))
+    let exclusive = match &destination.affinity {
+        Affinity::None => None,
+        Affinity::User => Some(None),
+        Affinity::Exclusive(backend) => Some(Some(Arc::clone(backend))),
+    };
+    let affine = exclusive.map(|exclusive| Box::new(Affine { user: user_key(named), exclusive }));
+    let (routes, is_named_by_service) = (Arc::clone(served), false);
+    Some(Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine }))
 }
 
 /// Tells whether a message that is relayed to the backend cannot be read here, or names nobody (EXTERNAL). The backend

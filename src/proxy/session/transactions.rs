@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::model::{Destination, LoadBalancing};
+use crate::model::LoadBalancing;
 use crate::net::BackendAddress;
-use crate::protocol::backend::{self, BackendLogin};
+use crate::protocol::backend;
 use crate::protocol::login::recipient_of;
-use crate::protocol::{
-    Backend, BackendStep, Envelope, Frontend, Hello, LoginRequest, PendingLogin, Protocol,
-};
+use crate::protocol::{Backend, BackendStep, Envelope, Frontend, Hello, PendingLogin, Protocol};
 
 use super::client::{Counted, Secured, Session};
 use super::dialogue::Dialogue;
 use super::goodbye::Goodbye;
+use super::mail::{MailDestination, PlacedMail};
 use super::proxied::Ends;
 use super::routing::{Routed, routed};
-use super::upstream::{Accepting, Authorised, Place};
+use super::upstream::{Accepting, Again, Authorised, is_routed_mail};
+use crate::proxy::affinity::Membership;
 use crate::proxy::balance::Placement;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
@@ -39,17 +39,25 @@ use crate::proxy::serving::{ServedListener, Serving};
 struct Recipients {
     served: Arc<ServedListener>,
     /// Where the first recipient went.
-    destination: Destination,
+    destination: MailDestination,
     refused: u32,
 }
 
 impl JudgesRecipients for Recipients {
     fn refusal(&mut self, line: &[u8]) -> Option<&'static [u8]> {
         let refusal = match routed(&self.served, |rules| Some(rules.of_recipient(recipient_of(line)))) {
-            Routed::To(place) if is_same(&place.destination(), &self.destination) => return None,
-            Routed::To(_) => RecipientRefusal::OtherDestination,
+            Routed::To(place) => {
+                let destination = place.destination();
+                // Users with one endpoint have a transaction each, because their endpoints may differ.
+                if destination.user == self.destination.user
+                    && destination.shares_connections(&self.destination)
+                {
+                    return None;
+                }
+                RecipientRefusal::OtherDestination
+            }
             Routed::Undecided(_) => RecipientRefusal::Undecided,
-            Routed::Held(..) => RecipientRefusal::Held,
+            Routed::Held(..) | Routed::UserHeld(_) => RecipientRefusal::Held,
             Routed::Nowhere => RecipientRefusal::Unknown,
         };
         self.refused = self.refused.saturating_add(1);
@@ -59,36 +67,6 @@ impl JudgesRecipients for Recipients {
 
     fn refused(&self) -> u32 {
         self.refused
-    }
-}
-
-/// Tells whether recipients of both destinations can share a connection. The endpoints may change during a transaction.
-fn is_same(one: &Destination, other: &Destination) -> bool {
-    let Destination { backend, upstream, reach } = one;
-    backend.reference == other.backend.reference && *upstream == other.upstream && *reach == other.reach
-}
-
-/// Mail without a login that routes have placed.
-#[derive(Debug)]
-pub(super) struct PlacedMail {
-    pub(super) destination: Destination,
-    /// What the session is connected to.
-    endpoint: BackendAddress,
-    /// What the backend knows as the client's HELO or EHLO.
-    hello: Option<Hello>,
-    /// For the next transaction.
-    frontend: Frontend,
-}
-
-impl PlacedMail {
-    /// `None` if the session did not start with SMTP.
-    pub(super) fn new(
-        destination: Destination,
-        endpoint: BackendAddress,
-        pending: PendingLogin,
-    ) -> Option<Box<Self>> {
-        let hello = pending.envelope().hello.clone();
-        Some(Box::new(Self { destination, endpoint, hello, frontend: pending.next_mail()? }))
     }
 }
 
@@ -141,7 +119,7 @@ impl Parked {
         self,
         left: Left,
         served: Arc<ServedListener>,
-        (placement, counted): (Placement, Counted),
+        (placement, counted, membership): (Placement, Counted, Option<Membership>),
     ) -> (Session, Frontend) {
         let Self { mail, takes_chunks, context, ends, host, is_source_recorded, secured, serving } = self;
         let Left { client, unread, backend, is_in_transaction } = left;
@@ -155,6 +133,14 @@ impl Parked {
             takes_chunks,
             is_in_transaction,
             placement,
+        };
+        // An exclusive user is released when the connection is closed, and other users may have another endpoint.
+        let kept = match membership {
+            Some(membership) => {
+                kept.end(&context, Some(membership));
+                None
+            }
+            None => Some(Box::new(kept)),
         };
         let session = Session {
             connection: Connection::resumed(client, unread, served.listener.limits.client_buffer),
@@ -171,7 +157,8 @@ impl Parked {
             secured,
             serving,
             counted,
-            kept: Some(Box::new(kept)),
+            kept,
+            membership: None,
         };
         (session, frontend)
     }
@@ -182,7 +169,7 @@ impl Parked {
 pub(super) struct KeptBackend {
     connection: Connection,
     endpoint: BackendAddress,
-    destination: Destination,
+    destination: MailDestination,
     hello: Option<Hello>,
     takes_chunks: bool,
     is_in_transaction: bool,
@@ -194,6 +181,7 @@ impl KeptBackend {
     fn fits(&self, authorised: &Authorised, order: &[BackendAddress], envelope: &Envelope) -> bool {
         let place = &authorised.place;
         let is_endpoint = match place.upstream.settings.load_balancing {
+            _ if place.affine.is_some() => order.first() == Some(&self.endpoint),
             LoadBalancing::UserHash => order.first() == Some(&self.endpoint),
             LoadBalancing::RoundRobin | LoadBalancing::LeastSessions => order.contains(&self.endpoint),
         };
@@ -201,12 +189,12 @@ impl KeptBackend {
             && is_routed_mail(authorised)
             && !self.is_in_transaction
             && self.hello == envelope.hello
-            && is_same(&place.destination(), &self.destination)
+            && self.destination.shares_connections(&place.destination())
     }
 
     /// Ends the connection with QUIT, without delay for the client. Only as many as `lingering` permits wait for the
     /// reply.
-    fn end(self, context: &Arc<WorkerContext>) {
+    fn end(self, context: &Arc<WorkerContext>, membership: Option<Membership>) {
         let context = Arc::clone(context);
         tokio::spawn(async move {
             let Self { mut connection, placement, .. } = self;
@@ -222,15 +210,9 @@ impl KeptBackend {
             })
             .await;
             drop((connection, placement));
+            drop(membership);
         });
     }
-}
-
-/// The result of [`Session::send_again`].
-pub(super) enum Again {
-    Accepted(Accepting),
-    /// The mail needs a new connection.
-    Anew(PendingLogin),
 }
 
 impl Session {
@@ -245,7 +227,7 @@ impl Session {
     ) -> Result<Again, End> {
         let Some(kept) = self.kept.take() else { return Ok(Again::Anew(pending)) };
         if !kept.fits(authorised, order, pending.envelope()) {
-            kept.end(&self.context);
+            kept.end(&self.context, None);
             return Ok(Again::Anew(pending));
         }
         let KeptBackend { connection, endpoint, takes_chunks, placement, .. } = *kept;
@@ -291,16 +273,9 @@ impl Session {
     /// Ends the connection to the backend of the last transaction.
     pub(super) fn end_kept(&mut self) {
         if let Some(kept) = self.kept.take() {
-            kept.end(&self.context);
+            kept.end(&self.context, None);
         }
     }
-}
-
-/// Tells whether routes, and not the auth service, have placed mail without a login.
-pub(super) fn is_routed_mail(authorised: &Authorised) -> bool {
-    let Place { is_named_by_service, routes, .. } = &authorised.place;
-    let is_mail = matches!(authorised.login, BackendLogin::Request(LoginRequest::Anonymous));
-    is_mail && !is_named_by_service && routes.routes.is_some()
 }
 
 /// How long a backend may take to reply to QUIT.

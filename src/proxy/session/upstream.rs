@@ -6,18 +6,19 @@ use std::time::Instant as StdInstant;
 
 use tokio::time::Instant;
 
-use crate::model::{self, Destination, Reach, SessionId};
+use crate::model::exclusive::ExclusiveBackend;
+use crate::model::{self, LoadBalancing, Reach, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::backend::{BackendLogin, ClientInfo, Refusal, RefusalCause};
 use crate::protocol::proxy_header::{self, Details};
 use crate::protocol::{
-    Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, Frontend, PendingLogin, Protocol,
+    Backend, BackendPlan, BackendStep, Exchange, ExchangeStep, Frontend, LoginRequest, PendingLogin, Protocol,
 };
 use crate::secret::Secret;
 
 use super::client::Session;
 use super::dialogue::{CONNECT_FIELD, Dialogue};
-use super::transactions::{Again, PlacedMail, is_routed_mail};
+use super::mail::{MailDestination, PlacedMail};
 use crate::proxy::balance::{Balancer, Placement};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
@@ -50,6 +51,17 @@ pub(super) struct Place {
     pub(super) is_named_by_service: bool,
     /// The routes by which the login was placed. They are in use until the session is listed.
     pub(super) routes: Arc<ServedRoutes>,
+    /// Set if the user has one endpoint.
+    pub(super) affine: Option<Box<Affine>>,
+}
+
+/// A user with one endpoint.
+#[derive(Clone, Debug)]
+pub(super) struct Affine {
+    /// The user, in the form in which all protocols and replicas know it.
+    pub(super) user: Vec<u8>,
+    /// Set if the user never has sessions on two endpoints.
+    pub(super) exclusive: Option<Arc<ExclusiveBackend>>,
 }
 
 impl Place {
@@ -59,9 +71,10 @@ impl Place {
     }
 
     /// Returns the backend and how to connect to it.
-    pub(super) fn destination(&self) -> Destination {
+    pub(super) fn destination(&self) -> MailDestination {
         let (backend, upstream) = (Arc::clone(&self.backend), Arc::clone(&self.upstream.settings));
-        Destination { backend, upstream, reach: self.reach.clone() }
+        let user = self.affine.as_ref().map(|affine| affine.user.clone());
+        MailDestination { backend, upstream, reach: self.reach.clone(), user }
     }
 }
 
@@ -100,6 +113,13 @@ pub(super) enum Decision {
     Refused(Frontend),
     /// The backend accepted the login.
     Accepted(Accepting),
+}
+
+/// The result of [`Session::send_again`].
+pub(super) enum Again {
+    Accepted(Accepting),
+    /// The mail needs a new connection.
+    Anew(PendingLogin),
 }
 
 /// A connection to one endpoint.
@@ -204,9 +224,15 @@ impl Session {
 
     /// Returns the endpoints in the order of the load balancing, without failing ones unless all fail.
     pub(super) fn order(&self, authorised: &Authorised) -> Vec<BackendAddress> {
-        let Place { backend, upstream, .. } = &authorised.place;
+        let Place { backend, upstream, affine, .. } = &authorised.place;
         let policy = upstream.settings.load_balancing;
-        let mut order = self.context.balancer.order(backend, policy, &authorised.user);
+        let balancer = &self.context.balancer;
+        let mut order = match affine.as_deref() {
+            // Only the user's endpoint is left in the backend.
+            Some(Affine { exclusive: Some(_), .. }) => return backend.endpoints.clone(),
+            Some(Affine { user, exclusive: None }) => balancer.order(backend, LoadBalancing::UserHash, user),
+            None => balancer.order(backend, policy, &authorised.user),
+        };
         if let Some(health) = &upstream.health {
             health.keep_healthy(&mut order);
         }
@@ -238,7 +264,7 @@ impl Session {
         mut dialogue: Dialogue<'_>,
         backend: Backend,
         pending: PendingLogin,
-        (placement, routes, mail): (Placement, Arc<ServedRoutes>, Option<Destination>),
+        (placement, routes, mail): (Placement, Arc<ServedRoutes>, Option<MailDestination>),
     ) -> Result<LoginReply, End> {
         let mut backend = backend;
         let mut pending = pending;
@@ -327,6 +353,13 @@ impl Session {
             }
         }
     }
+}
+
+/// Tells whether routes, and not the auth service, have placed mail without a login.
+pub(super) fn is_routed_mail(authorised: &Authorised) -> bool {
+    let Place { is_named_by_service, routes, .. } = &authorised.place;
+    let is_mail = matches!(authorised.login, BackendLogin::Request(LoginRequest::Anonymous));
+    is_mail && !is_named_by_service && routes.routes.is_some()
 }
 
 /// Tries the endpoints of the backend in this order until one connects.

@@ -126,7 +126,7 @@ fn is_placeholder(message: &str) -> bool {
 }
 
 /// The meaning of the fields.
-const FIELDS: [(&str, &str); 39] = [
+const FIELDS: [(&str, &str); 40] = [
     ("address", "the address that Mailgress listens on or connects to"),
     ("attempt", "the number of the login in its connection, from 1"),
     (
@@ -148,6 +148,7 @@ const FIELDS: [(&str, &str); 39] = [
          after the login, see [below](#a-backend-that-closes-after-the-login)",
     ),
     ("file", "the manifest"),
+    ("group", "the group of exclusive users: `namespace/name`"),
     ("lines", "the number of lines"),
     ("listener", "`namespace/object/listener`; for a MailListener `namespace/object`"),
     ("listeners", "the listeners of a socket"),

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::acceptor::Acceptor;
+use super::mailboxes::Mailboxes;
 
 /// A backend that accepts all logins and then sends its name, except with the passwords [`WRONG`] and [`LATER`].
 pub struct Backend {
@@ -184,6 +185,49 @@ impl Backend {
                     return relay(&mut session.stream);
                 }
             }
+            Ok(())
+        })
+    }
+
+    /// IMAP on this local address: records the session of each login, and answers it with `OK <name>`.
+    pub fn imap_of_users(ip: IpAddr, name: &str, mailboxes: &Mailboxes) -> Self {
+        let (name, mailboxes) = (name.to_owned(), mailboxes.clone());
+        Self::new_on(ip, move |session| {
+            session.say("* OK scripted")?;
+            let mut open = None;
+            while let Some(line) = session.line()? {
+                let words = session.imap_arguments(line)?;
+                let word = |index: usize| words.get(index).map_or("", String::as_str);
+                if word(1).eq_ignore_ascii_case("LOGIN") {
+                    open = Some(mailboxes.open(&word(2).to_lowercase(), &name));
+                    session.say(&format!("{} OK {name}", word(0)))?;
+                } else {
+                    session.say(&format!("{} OK done", word(0)))?;
+                }
+            }
+            drop(open);
+            Ok(())
+        })
+    }
+
+    /// POP3: records the session of each login, and answers it with `+OK <name>`.
+    pub fn pop3_of_users(name: &str, mailboxes: &Mailboxes) -> Self {
+        let (name, mailboxes) = (name.to_owned(), mailboxes.clone());
+        Self::new(move |session| {
+            session.say("+OK scripted")?;
+            let (mut user, mut open) = (String::new(), None);
+            while let Some(line) = session.line()? {
+                if let Some(login) = line.strip_prefix("USER ") {
+                    user = login.to_lowercase();
+                }
+                if line.starts_with("PASS ") {
+                    open = Some(mailboxes.open(&user, &name));
+                    session.say(&format!("+OK {name}"))?;
+                } else {
+                    session.say("+OK")?;
+                }
+            }
+            drop(open);
             Ok(())
         })
     }

@@ -45,6 +45,26 @@ pub(super) const PROTOCOL_NOT_SERVED: Explanation = Explanation {
              MailServer's namespace serves the protocol, ignore this warning.",
 };
 
+pub(super) const ENDPOINTS_UNNAMED: Explanation = Explanation {
+    reason: Reason::EndpointsUnnamed,
+    conditions: &[("EndpointsUnnamed", True)],
+    meaning: "A MailRoute gives each user one endpoint (`backend.affinity`), and endpoints of its Service have no Pod. \
+              They are recognised by their address: when it changes, their users move.",
+    cause: "The EndpointSlices were written by hand or by a program, without `targetRef`.",
+    remedy: "Let Kubernetes create the EndpointSlices from the Service's selector, or add `targetRef` with the name of \
+             the Pod or server to each endpoint.",
+};
+
+pub(super) const ENDPOINTS_DIFFER: Explanation = Explanation {
+    reason: Reason::EndpointsDiffer,
+    conditions: &[("EndpointsDiffer", True)],
+    meaning: "A MailRoute has `affinity.mode: Exclusive`, and the Services of its protocols have different endpoints. Only \
+              endpoints that all of them have get users. While Pods come and go, this may be true for a moment.",
+    cause: "The Services select different Pods. Often SMTP has a server of its own without mailboxes.",
+    remedy: "Let the Services select the same Pods, or name in `affinity.protocols` only the protocols whose Services \
+             do, such as `[IMAP, POP3]`.",
+};
+
 pub(super) const DRAINED: Explanation = Explanation {
     reason: Reason::Drained,
     conditions: &[("Drained", True)],

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::api::listener::ListenerFields;
 use crate::api::route::MailRouteSpec;
 use crate::controller::index::Key;
+use crate::model::exclusive::{Affinity, EndpointName, EndpointState};
 use crate::model::{Backend, Reach, RouteEntry};
 use crate::protocol::Protocol;
 
@@ -19,8 +20,10 @@ pub(crate) struct RouteDraft {
     /// Its backends. A Service that cannot be used is a backend without endpoints, so that its users are not sent
     /// elsewhere.
     pub(crate) backends: BTreeMap<Protocol, Arc<Backend>>,
+    /// For each protocol, which endpoint a user gets.
+    pub(crate) affinities: BTreeMap<Protocol, Affinity>,
     /// Those of its backends that could be used, now or earlier.
-    pub(super) usable: BTreeMap<Protocol, Arc<Backend>>,
+    pub(super) usable: BTreeMap<Protocol, Usable>,
     /// What it may connect to.
     pub(crate) reach: Reach,
     /// The spec from which it was rendered.
@@ -29,4 +32,12 @@ pub(crate) struct RouteDraft {
     pub(crate) fields: Arc<ListenerFields>,
     /// Whether a part of it is from an earlier rendering.
     pub(crate) is_last_good: bool,
+}
+
+/// A backend that could be used.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Usable {
+    pub(super) backend: Arc<Backend>,
+    /// With affinity `Exclusive`: all its endpoints.
+    pub(super) states: BTreeMap<EndpointName, EndpointState>,
 }

@@ -70,7 +70,8 @@ impl ServerRoutes {
                 let scope = Scope::new(&source);
                 Arc::new(upstream::render(&scope, &effective, is_passthrough, references))
             };
-            Some(Arc::new(Destination { backend, upstream, reach: draft.reach.clone() }))
+            let affinity = draft.affinities.get(&protocol).cloned().unwrap_or_default();
+            Some(Arc::new(Destination { backend, upstream, reach: draft.reach.clone(), affinity }))
         });
         Routes { rules: rules(server), table: Arc::clone(&self.table), destinations: destinations.collect() }
     }
