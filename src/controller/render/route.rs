@@ -2,7 +2,7 @@
 //!
 //! `lists` reads lists of users, and `routing` combines the routes of a `MailServer`.
 
-pub(crate) mod lists;
+pub mod lists;
 pub(crate) mod routing;
 
 use std::cell::RefCell;

@@ -29,9 +29,19 @@ struct Parsed {
     source: ListSource,
     allowed: AllowedDomains,
     list: Arc<UserList>,
-    /// The first lines that cannot be used, and their number.
     problems: Vec<String>,
     problem_count: usize,
+}
+
+/// The content of a list.
+#[derive(Debug)]
+pub struct Listed {
+    /// The users of the lines that can be used.
+    pub list: UserList,
+    /// What is wrong with the first of the other lines: the ends of a sentence.
+    pub problems: Vec<String>,
+    /// The number of the other lines.
+    pub problem_count: usize,
 }
 
 /// The object with the text of a list.
@@ -145,7 +155,9 @@ impl UserLists {
     }
 }
 
-fn parsed(text: &[u8], allowed: &AllowedDomains, source: ListSource) -> Parsed {
+/// Reads the text of a list: one login in each line. Empty lines and those that start with `#` are comments.
+#[must_use]
+pub fn users(text: &[u8], allowed: &AllowedDomains) -> Listed {
     let (mut problems, mut problem_count) = (Vec::new(), 0_usize);
     // Editors on Windows write a byte order mark.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -163,8 +175,13 @@ fn parsed(text: &[u8], allowed: &AllowedDomains, source: ListSource) -> Parsed {
             }
             None
         });
-    let list = Arc::new(UserList::new(users));
-    Parsed { source, allowed: allowed.clone(), list, problems, problem_count }
+    let list = UserList::new(users);
+    Listed { list, problems, problem_count }
+}
+
+fn parsed(text: &[u8], allowed: &AllowedDomains, source: ListSource) -> Parsed {
+    let Listed { list, problems, problem_count } = users(text, allowed);
+    Parsed { source, allowed: allowed.clone(), list: Arc::new(list), problems, problem_count }
 }
 
 /// Warns of lines that are ignored.
