@@ -108,7 +108,8 @@ fn cause_name(cause: RefusalCause) -> &'static str {
 
 /// A connection to a backend, from its greeting to the decision on the login.
 pub(crate) struct Dialogue {
-    now: Now,
+    /// `None` when the login is decided, or has failed.
+    now: Option<Backend>,
     input: Input,
     /// The client's answers to challenges; `*` (RFC 4954: the client cancels) once there are no more.
     answers: VecDeque<String>,
@@ -118,15 +119,10 @@ pub(crate) struct Dialogue {
     pub(crate) outputs: Vec<Vec<u8>>,
 }
 
-enum Now {
-    Reading(Backend),
-    Over,
-}
-
 impl Dialogue {
     pub(crate) fn new(plan: BackendPlan, limit: usize, answers: VecDeque<String>) -> Self {
         Self {
-            now: Now::Reading(Backend::new(plan)),
+            now: Some(Backend::new(plan)),
             input: Input::new(limit),
             answers,
             output: Vec::new(),
@@ -137,7 +133,7 @@ impl Dialogue {
 
     /// Tells whether the login is decided, or has failed.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.now, Now::Over)
+        self.now.is_none()
     }
 
     pub(crate) fn take_events(&mut self) -> Vec<String> {
@@ -146,7 +142,7 @@ impl Dialogue {
 
     /// Sends the bytes of one turn in chunks.
     pub(crate) fn send(&mut self, mut bytes: &[u8], mut chunk: impl FnMut(usize) -> usize) {
-        while !bytes.is_empty() && !matches!(self.now, Now::Over) {
+        while !bytes.is_empty() && !self.is_over() {
             let available = bytes.len().min(self.input.room());
             assert!(available > 0, "a full input and no end");
             let (now, later) = bytes.split_at(chunk(available));
@@ -159,18 +155,18 @@ impl Dialogue {
 
     /// `unsent`: bytes that the backend sends together with the previous ones.
     fn step(&mut self, unsent: &[u8]) {
-        let Now::Reading(backend) = std::mem::replace(&mut self.now, Now::Over) else { return };
+        let Some(backend) = self.now.take() else { return };
         let before = self.output.len();
         let step = backend.receive(&mut self.input, &mut self.output);
         self.record(before);
         match step {
-            BackendStep::Read(backend) => self.now = Now::Reading(backend),
+            BackendStep::Read(backend) => self.now = Some(backend),
             BackendStep::StartTls(start_tls) => {
                 let injected = self.input.len() + unsent.len();
                 self.flush();
                 if injected == 0 {
                     self.events.push("starttls".to_owned());
-                    self.now = Now::Reading(start_tls.secured(&mut self.output));
+                    self.now = Some(start_tls.secured(&mut self.output));
                     self.record(0);
                 } else {
                     self.events.push(format!("starttls injected={injected}"));
@@ -197,7 +193,7 @@ impl Dialogue {
         let answer = self.answers.pop_front().unwrap_or_else(|| "*".to_owned());
         let answer = Secret::from(answer.as_bytes());
         let before = self.output.len();
-        self.now = Now::Reading(exchange.answer(&answer, &mut self.input, &mut self.output));
+        self.now = Some(exchange.answer(&answer, &mut self.input, &mut self.output));
         self.record(before);
     }
 

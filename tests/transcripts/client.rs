@@ -159,7 +159,7 @@ impl Session {
                 break;
             }
             let available = bytes.len().min(self.input.room());
-            assert!(available > 0 || matches!(self.now, Now::Over), "a full input and no end");
+            assert!(available > 0 || self.is_over(), "a full input and no end");
             let (now, later) = bytes.split_at(chunk(available));
             self.input.append(now).unwrap();
             bytes = later;
@@ -168,7 +168,7 @@ impl Session {
                 self.shake_hands(bytes.len());
                 break;
             }
-            if matches!(self.now, Now::Over) && self.rest.is_none() {
+            if self.is_over() && self.rest.is_none() {
                 break;
             }
         }
