@@ -59,7 +59,7 @@ minimize_one() {
         >"$state/$name/merge.log" 2>&1
     find "fuzz/corpus/$name" -type f -regextype posix-basic -regex '.*/[0-9a-f]\{40\}' -delete
     find "$merged" -type f -regextype posix-basic -regex '.*/[0-9a-f]\{40\}' -exec cp {} "fuzz/corpus/$name" \;
-    echo "$name: $(find "fuzz/corpus/$name" -type f | wc -l) files, $(du -b -s "fuzz/corpus/$name" | cut -f1) bytes"
+    echo "$name: $(find "fuzz/corpus/$name" -type f | wc -l) files, $(find "fuzz/corpus/$name" -type f -exec cat {} + | wc -c) bytes"
 }
 
 build
