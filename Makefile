@@ -10,6 +10,9 @@ MDBOOK = 0.5.4
 
 PROFILE ?= release
 
+FUZZ_TIME ?= 60
+TARGET ?=
+
 IMAGE ?= docker.io/mailgress/mailgress
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 HOST_ARCH := $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
@@ -21,9 +24,10 @@ PROGRAMS = target/programs
 CARGO_DENY = $(PROGRAMS)/cargo-deny@0.20.2
 CARGO_MACHETE = $(PROGRAMS)/cargo-machete@0.9.2
 CARGO_CYCLONEDX = $(PROGRAMS)/cargo-cyclonedx@0.5.9
+CARGO_FUZZ = $(PROGRAMS)/cargo-fuzz@0.13.2
 PROSE = $(PROGRAMS)/prose
 
-.PHONY: help quickstart test generate e2e image release-artifacts bench scale docs lint audit
+.PHONY: help quickstart test generate e2e image release-artifacts bench scale docs lint audit fuzz
 
 help: ## Say what the targets do
 	@echo "make TARGET, where TARGET is:"
@@ -70,6 +74,10 @@ release-artifacts: $(CARGO_CYCLONEDX) ## target/release-artifacts: images (ARCHE
 		SOURCE_DATE_EPOCH="$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}" \
 		deploy/release.sh $(RELEASE) $(TAG)
 
+fuzz: $(CARGO_FUZZ) ## Run each fuzz target for FUZZ_TIME seconds (60), two at a time, and print executions and coverage (TARGET=name: only this one); installs a C++ toolchain and builds cargo-fuzz below target, once
+	@tests/install-packages.sh build
+	PATH="$(CURDIR)/$(CARGO_FUZZ)/bin:$$PATH" CARGO='$(CARGO)' FUZZ_TIME='$(FUZZ_TIME)' fuzz/run.sh $(TARGET)
+
 bench: ## Compare CPU time, instructions and memory with nginx's mail proxy, on loopback; installs nginx, its mail module and valgrind
 	@tests/install-packages.sh build bench
 	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
@@ -101,6 +109,7 @@ $(PROSE)/installed: tests/prose/requirements.txt
 lint: $(CARGO_DENY) $(CARGO_MACHETE) $(PROSE)/installed ## Format, clippy, documentation, dependencies and licenses, spelling and phrases, with warnings as errors; installs a C toolchain and python3-venv, and builds cargo-deny and cargo-machete below target, once
 	@tests/install-packages.sh build
 	$(CARGO) fmt --check
+	cd fuzz && $(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	PATH="$(CURDIR)/$(CARGO_DENY)/bin:$$PATH" $(CARGO) deny --log-level error check --hide-inclusion-graph bans licenses sources

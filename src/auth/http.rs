@@ -5,12 +5,12 @@ mod certificate;
 mod client;
 mod connect;
 mod exchange;
-mod head;
-mod headers;
+pub mod head;
+pub mod headers;
 mod pace;
 mod pool;
 mod quota;
-mod reply;
+pub mod reply;
 mod request;
 mod service;
 #[cfg(test)]

@@ -232,8 +232,8 @@ impl Peers {
         if let Some(unknown) = &self.unknown {
             return Err(unknown.to_string());
         }
-        let others = self.members.values().filter(|member| member.state != MemberState::Own);
-        others.map(|member| member.sessions(wanted)).sum()
+        let mut others = self.members.values().filter(|member| member.state != MemberState::Own);
+        others.try_fold(0_u64, |sum, member| Ok(sum.saturating_add(member.sessions(wanted)?)))
     }
 
     /// Tells whether a replica may still have to process the object.
@@ -442,6 +442,33 @@ mod tests {
         assert!(matches!(serve(&peers, 1), ServedByOthers::Pending(_)));
         peers.answered(address(2), page("b", 1, &[problem("pop3s", false)]), now);
         assert_eq!(serve(&peers, 1), ServedByOthers::All);
+    }
+
+    /// Another version of Mailgress may answer, or something else at its address.
+    #[test]
+    fn an_answer_with_impossible_values_spoils_no_status() {
+        let now = Instant::now();
+        let mut peers = peers(now);
+        for reason in ["", "no reason", "Colon:", "-", &"x".repeat(1025)] {
+            let problem = Problem {
+                listener: "imaps".into(),
+                pending: false,
+                reason: reason.into(),
+                message: String::new(),
+            };
+            peers.answered(address(2), page("b", 1, &[problem]), now);
+            let ServedByOthers::Failed { reason: told, .. } = serve(&peers, 1) else { panic!() };
+            assert_eq!(told, "NotServed", "{reason}");
+        }
+        let mut others = Peers::alone("a");
+        others.set(&BTreeMap::from([(address(2), "pod-b".into()), (address(3), "pod-c".into())]), now);
+        for last in [2, 3] {
+            let mut answer = page(&last.to_string(), 1, &[]);
+            answer.objects[0].served.as_mut().unwrap().sessions = Some(u64::MAX - 1);
+            others.answered(address(last), answer, now);
+        }
+        let wanted = Wanted { object: &object(), uid: "u", generation: 1 };
+        assert_eq!(others.sessions(&wanted), Ok(u64::MAX));
     }
 
     #[test]

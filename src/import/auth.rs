@@ -44,6 +44,9 @@ pub(super) fn url(text: &str) -> Result<String, String> {
             path if !path.starts_with('/') => {
                 Err(format!("the path of the UNIX socket must be absolute in auth_http \"{shown}\""))
             }
+            path if !values::is_socket(path) => {
+                Err(format!("{} in auth_http \"{shown}\"", values::NOT_A_SOCKET))
+            }
             _ => match uri {
                 None => Ok(text.to_owned()),
                 Some(uri) => uri_of_http(uri, &shown).map(|uri| format!("unix:{path}:{uri}")),
@@ -71,6 +74,9 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     }
     if host.is_empty() {
         return Err(format!("no host in auth_http \"{shown}\""));
+    }
+    if !values::is_host(host) {
+        return Err(format!("host not found in auth_http \"{shown}\""));
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
     Ok(format!("http://{authority}{}", uri_of_http(&format!("{slash}{path}"), &shown)?))

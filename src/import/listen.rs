@@ -127,8 +127,9 @@ fn addresses(text: &str, source: &dyn Source) -> Result<Vec<ListenAddress>, Stri
         return match path {
             "" => Err("no path in the unix domain socket".to_owned()),
             path if path.len() > LONGEST_PATH => Err("too long path in the unix domain socket".to_owned()),
-            path if path.starts_with('/') => Ok(vec![ListenAddress::Unix(PathBuf::from(path))]),
-            _ => Err("the path of a UNIX socket must be absolute".to_owned()),
+            path if !path.starts_with('/') => Err("the path of a UNIX socket must be absolute".to_owned()),
+            path if !values::is_socket(path) => Err(values::NOT_A_SOCKET.to_owned()),
+            path => Ok(vec![ListenAddress::Unix(PathBuf::from(path))]),
         };
     }
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

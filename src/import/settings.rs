@@ -227,6 +227,10 @@ pub(super) fn check_resolver(directive: &Directive) -> Result<(), String> {
                 if port.is_some_and(|port| !values::number(port).is_some_and(|p| (1..=65_535).contains(&p))) {
                     return Err(format!("invalid port in resolver \"{word}\""));
                 }
+                let host = port.and_then(|port| word.strip_suffix(port)?.strip_suffix(':')).unwrap_or(word);
+                if !values::is_host(host) {
+                    return Err(format!("host not found in resolver \"{word}\""));
+                }
                 servers += 1;
             }
         }

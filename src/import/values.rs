@@ -1,5 +1,7 @@
 //! Parses nginx's times, sizes and numbers, and formats them for manifests.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::api::common::{Duration, Size};
 
 /// The finest unit that a directive accepts.
@@ -57,6 +59,35 @@ pub(super) fn size(text: &str) -> Option<u64> {
 pub(super) fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
+
+/// Tells whether a text can be a host: an IPv4 address, an IPv6 address in brackets, or a name (RFC 1123 section 2.1, and
+/// underscores). A mistyped IPv4 address is none.
+pub(super) fn is_host(text: &str) -> bool {
+    if let Some(v6) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return v6.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_number =
+        name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_name = name.len() < 254 && name.split('.').all(is_label) && !is_number;
+    is_name || text.parse::<Ipv4Addr>().is_ok()
+}
+
+/// Tells whether a manifest can have this path of a UNIX socket, which is absolute.
+pub(super) fn is_socket(path: &str) -> bool {
+    path.len() > 1 && !path.chars().any(|letter| letter == ' ' || letter.is_control())
+}
+
+/// What is wrong if [`is_socket`] is false.
+pub(super) const NOT_A_SOCKET: &str =
+    "the path of the UNIX socket has blanks or control characters, or no name";
 
 /// Formats a duration for manifests: `60s`, `5m`, `1h30m`, `500ms`.
 pub(super) fn duration(milliseconds: u64) -> Duration {
@@ -123,6 +154,27 @@ mod tests {
             (size("1x"), size("k"), size(""), number("-1"), number("+1")),
             (None, None, None, None, None)
         );
+    }
+
+    #[test]
+    fn hosts_are_addresses_and_names() {
+        for good in ["192.0.2.1", "[2001:DB8::1]", "localhost", "auth_1.test.", "a-b.c", "1-2"] {
+            assert!(is_host(good), "{good}");
+        }
+        let long = "a".repeat(64);
+        for bad in
+            ["127.0..1", "192.0.2", "192.0.2.256", "[a", "2001:db8::1", "a b", "-a", "a..", "", long.as_str()]
+        {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_of_sockets_have_a_name_without_blanks() {
+        assert!(is_socket("/run/\u{e4}.sock"));
+        for bad in ["/", "/run/a b", "/run/\x07", "/run/\u{85}", "/a\n"] {
+            assert!(!is_socket(bad), "{bad:?}");
+        }
     }
 
     #[test]

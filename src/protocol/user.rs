@@ -46,6 +46,14 @@ impl User {
         Self { address, local: Some(local.len()) }
     }
 
+    /// Returns the user with the first bytes of the local part, and the same domain.
+    fn with_shorter_local(&self, length: usize) -> Option<Self> {
+        let local = self.local().get(..length)?;
+        let Some(end) = self.local else { return Some(Self::of_local(local)) };
+        let address = [local, self.address.get(end..)?].concat();
+        Some(Self { address, local: Some(length) })
+    }
+
     /// Returns the whole name: `local@domain`, or the local part alone.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -139,11 +147,7 @@ impl UserRules {
         let user = self.with_domain(User::new(mailbox));
         let without_extension = self.recipient_delimiter.and_then(|delimiter| {
             let length = position(user.local(), delimiter).filter(|length| *length > 0)?;
-            let local = user.local().get(..length)?;
-            Some(match user.domain() {
-                Some(domain) => User::of(local, domain.as_bytes()),
-                None => User::of_local(local),
-            })
+            user.with_shorter_local(length)
         });
         Named { user, without_extension }
     }
@@ -329,6 +333,21 @@ mod tests {
                 bare.map(str::as_bytes),
                 "{path}"
             );
+        }
+    }
+
+    /// Also a domain that is none: it would name another user, or the user of another server, if it changed.
+    #[test]
+    fn a_recipient_without_its_extension_has_the_same_domain() {
+        let bare = |path: &[u8]| UserRules::default().of_recipient(path).without_extension;
+        for (path, expected) in [
+            (&b"bob+lists@example.org.."[..], &b"bob@example.org."[..]),
+            (b"bob+lists@B\xff", b"bob@b\xff"),
+            (b"bob+lists", b"bob"),
+        ] {
+            let found = bare(path).unwrap();
+            assert_eq!(found.as_bytes(), expected, "{}", path.escape_ascii());
+            assert_eq!(found.local(), b"bob");
         }
     }
 

@@ -14,22 +14,16 @@ use super::script::{Chunking, Script, compare, event, expected_events, wire_line
 pub(crate) fn replay(script: &Script, chunking: &mut Chunking) -> Result<(), String> {
     let answers = script.directives("answer").map(str::to_owned).collect();
     let limit = script.number("buffer", 4096);
-    let mut dialogue = Dialogue {
-        now: Now::Reading(Backend::new(plan(script))),
-        input: Input::new(limit),
-        answers,
-        output: Vec::new(),
-        events: Vec::new(),
-    };
+    let mut dialogue = Dialogue::new(plan(script), limit, answers);
     for turn in script.turns('R') {
-        dialogue.send(&turn.sent, chunking);
+        dialogue.send(&turn.sent, |available| chunking.next(available));
         let expected = expected_events(turn.expected, 'B', "answer");
-        compare(&turn.sent, &expected, &std::mem::take(&mut dialogue.events))?;
+        compare(&turn.sent, &expected, &dialogue.take_events())?;
     }
     Ok(())
 }
 
-fn plan(script: &Script) -> BackendPlan {
+pub(crate) fn plan(script: &Script) -> BackendPlan {
     let protocol = match script.setting("protocol") {
         Some("imap") => Protocol::Imap,
         Some("pop3") => Protocol::Pop3,
@@ -112,26 +106,46 @@ fn cause_name(cause: RefusalCause) -> &'static str {
     }
 }
 
-struct Dialogue {
-    now: Now,
+/// A connection to a backend, from its greeting to the decision on the login.
+pub(crate) struct Dialogue {
+    /// `None` when the login is decided, or has failed.
+    now: Option<Backend>,
     input: Input,
+    /// The client's answers to challenges; `*` (RFC 4954: the client cancels) once there are no more.
     answers: VecDeque<String>,
     output: Vec<u8>,
     events: Vec<String>,
-}
-
-enum Now {
-    Reading(Backend),
-    Answering(BackendExchange),
-    Over,
+    /// What each call of the state machine has appended for the backend.
+    pub(crate) outputs: Vec<Vec<u8>>,
 }
 
 impl Dialogue {
-    fn send(&mut self, mut bytes: &[u8], chunking: &mut Chunking) {
-        while !bytes.is_empty() && !matches!(self.now, Now::Over) {
+    pub(crate) fn new(plan: BackendPlan, limit: usize, answers: VecDeque<String>) -> Self {
+        Self {
+            now: Some(Backend::new(plan)),
+            input: Input::new(limit),
+            answers,
+            output: Vec::new(),
+            events: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Tells whether the login is decided, or has failed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.now.is_none()
+    }
+
+    pub(crate) fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Sends the bytes of one turn in chunks.
+    pub(crate) fn send(&mut self, mut bytes: &[u8], mut chunk: impl FnMut(usize) -> usize) {
+        while !bytes.is_empty() && !self.is_over() {
             let available = bytes.len().min(self.input.room());
             assert!(available > 0, "a full input and no end");
-            let (now, later) = bytes.split_at(chunking.next(available));
+            let (now, later) = bytes.split_at(chunk(available));
             self.input.append(now).unwrap();
             bytes = later;
             self.step(bytes);
@@ -141,23 +155,28 @@ impl Dialogue {
 
     /// `unsent`: bytes that the backend sends together with the previous ones.
     fn step(&mut self, unsent: &[u8]) {
-        let Now::Reading(backend) = std::mem::replace(&mut self.now, Now::Over) else { return };
-        match backend.receive(&mut self.input, &mut self.output) {
-            BackendStep::Read(backend) => self.now = Now::Reading(backend),
+        let Some(backend) = self.now.take() else { return };
+        let before = self.output.len();
+        let step = backend.receive(&mut self.input, &mut self.output);
+        self.record(before);
+        match step {
+            BackendStep::Read(backend) => self.now = Some(backend),
             BackendStep::StartTls(start_tls) => {
                 let injected = self.input.len() + unsent.len();
                 self.flush();
                 if injected == 0 {
                     self.events.push("starttls".to_owned());
-                    self.now = Now::Reading(start_tls.secured(&mut self.output));
+                    self.now = Some(start_tls.secured(&mut self.output));
+                    self.record(0);
                 } else {
                     self.events.push(format!("starttls injected={injected}"));
                 }
             }
             BackendStep::Challenge(challenge, exchange) => {
                 self.event("challenge", &format!("\"{}\"", challenge.escape_ascii()));
-                self.now = Now::Answering(exchange);
-                self.answer();
+                self.answer(exchange);
+                // The backend may have sent more.
+                self.step(unsent);
             }
             BackendStep::Ready { reply, refused, .. } => {
                 self.end("ready", &reply, unsent);
@@ -170,11 +189,20 @@ impl Dialogue {
         }
     }
 
-    fn answer(&mut self) {
-        let Now::Answering(exchange) = std::mem::replace(&mut self.now, Now::Over) else { return };
-        let answer = self.answers.pop_front().expect("an answer");
+    fn answer(&mut self, exchange: BackendExchange) {
+        let answer = self.answers.pop_front().unwrap_or_else(|| "*".to_owned());
         let answer = Secret::from(answer.as_bytes());
-        self.now = Now::Reading(exchange.answer(&answer, &mut self.input, &mut self.output));
+        let before = self.output.len();
+        self.now = Some(exchange.answer(&answer, &mut self.input, &mut self.output));
+        self.record(before);
+    }
+
+    /// Records what a call has appended behind `before` bytes.
+    fn record(&mut self, before: usize) {
+        let appended = self.output.get(before..).unwrap_or_default();
+        if !appended.is_empty() {
+            self.outputs.push(appended.to_vec());
+        }
     }
 
     fn end(&mut self, word: &str, reply: &[u8], unsent: &[u8]) {

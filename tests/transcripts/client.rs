@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
-    Attempt, Cleartext, CloseReason, CountedErrors, Exchange, Frontend, FrontendConfig, Input, LoginRequest,
-    Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, StartTls, Step,
+    Attempt, Cleartext, ClientId, CloseReason, CountedErrors, Envelope, Exchange, Frontend, FrontendConfig,
+    Input, LoginRequest, Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, StartTls, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -23,11 +23,11 @@ pub(crate) fn replay(protocol: Protocol, script: &Script, chunking: &mut Chunkin
     Ok(())
 }
 
-fn is_implicit(script: &Script) -> bool {
+pub(crate) fn is_implicit(script: &Script) -> bool {
     script.setting("tls") == Some("implicit")
 }
 
-fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
+pub(crate) fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
     let (capabilities, methods) = match protocol {
         Protocol::Imap => ("IMAP4, IMAP4rev1, UIDPLUS", "PLAIN"),
         Protocol::Pop3 => ("TOP, USER, UIDL", "PLAIN"),
@@ -74,6 +74,9 @@ fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
 pub(crate) struct Session {
     config: Arc<FrontendConfig>,
     now: Now,
+    /// The limit of the input.
+    limit: usize,
+    secured: bool,
     input: Input,
     verdicts: VecDeque<String>,
     output: Vec<u8>,
@@ -83,6 +86,19 @@ pub(crate) struct Session {
     greeted: bool,
     /// The largest output of one call of a state machine.
     pub(crate) largest_output: usize,
+    /// All logins so far.
+    pub(crate) logins: Vec<Login>,
+}
+
+/// A login that a frontend asks to decide, with all that a backend gets of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) request: LoginRequest,
+    /// The client used TLS.
+    pub(crate) secured: bool,
+    pub(crate) tag: Vec<u8>,
+    pub(crate) envelope: Envelope,
+    pub(crate) client_id: ClientId,
 }
 
 enum Now {
@@ -99,6 +115,8 @@ impl Session {
         Self {
             now: Now::Reading(Frontend::new(Arc::clone(&config), secured)),
             config,
+            limit: 4096,
+            secured,
             input: Input::new(4096),
             verdicts,
             output: Vec::new(),
@@ -106,6 +124,7 @@ impl Session {
             rest: None,
             greeted: false,
             largest_output: 0,
+            logins: Vec::new(),
         }
     }
 
@@ -117,7 +136,13 @@ impl Session {
     }
 
     pub(crate) fn limit(&mut self, limit: usize) {
+        self.limit = limit;
         self.input = Input::new(limit);
+    }
+
+    /// Tells whether the frontend has ended: it has closed, or the login has succeeded.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.now, Now::Over)
     }
 
     /// Sends the bytes of one turn in chunks.
@@ -134,7 +159,7 @@ impl Session {
                 break;
             }
             let available = bytes.len().min(self.input.room());
-            assert!(available > 0 || matches!(self.now, Now::Over), "a full input and no end");
+            assert!(available > 0 || self.is_over(), "a full input and no end");
             let (now, later) = bytes.split_at(chunk(available));
             self.input.append(now).unwrap();
             bytes = later;
@@ -143,7 +168,7 @@ impl Session {
                 self.shake_hands(bytes.len());
                 break;
             }
-            if matches!(self.now, Now::Over) && self.rest.is_none() {
+            if self.is_over() && self.rest.is_none() {
                 break;
             }
         }
@@ -203,7 +228,7 @@ impl Session {
             }
             ExchangeStep::Answer(answer, pending) => {
                 self.event("answer", &quoted(answer.expose()));
-                let verdict = self.verdicts.pop_front().expect("a verdict on the answer");
+                let verdict = self.next_verdict();
                 match verdict.strip_prefix("refuse-answered ") {
                     Some(text) => {
                         let next = pending.refuse_answered(&answer, text.as_bytes(), None, &mut self.output);
@@ -220,8 +245,19 @@ impl Session {
     fn login(&mut self, attempt: Attempt) {
         let Attempt { request, pending } = attempt;
         self.event("login", &describe(&request, &pending));
-        let verdict = self.verdicts.pop_front().unwrap_or_else(|| "refuse no".to_owned());
+        self.logins.push(Login {
+            request,
+            secured: self.secured,
+            tag: pending.tag().to_vec(),
+            envelope: pending.envelope().clone(),
+            client_id: pending.client_id().clone(),
+        });
+        let verdict = self.next_verdict();
         self.decide(&verdict, pending);
+    }
+
+    fn next_verdict(&mut self) -> String {
+        self.verdicts.pop_front().unwrap_or_else(|| "refuse no".to_owned())
     }
 
     fn decide(&mut self, verdict: &str, pending: PendingLogin) {
@@ -233,7 +269,8 @@ impl Session {
                 self.rest = Some(input.into_rest().to_vec());
                 Now::Over
             }
-            "refuse" => {
+            // The client may have been asked for no answer.
+            "refuse" | "refuse-answered" => {
                 let code = text.strip_prefix("code=").and_then(|text| text.split_once("; "));
                 let (code, text) = code.map_or((None, text), |(code, text)| (Some(code), text));
                 let next = pending.refuse(text.as_bytes(), code, out);
@@ -268,7 +305,8 @@ impl Session {
     }
 
     fn shake_hands(&mut self, unsent: usize) {
-        let input = std::mem::replace(&mut self.input, Input::new(4096));
+        let input = std::mem::replace(&mut self.input, Input::new(self.limit));
+        self.secured = true;
         let cleartext = Cleartext::new((), input);
         let refused = cleartext.refused().saturating_add(unsent);
         if refused == 0 {

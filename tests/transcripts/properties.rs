@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use mailgress::protocol::backend::{Backend, BackendLogin, BackendPlan, BackendStep};
+use mailgress::protocol::backend::{BackendLogin, BackendPlan};
 use mailgress::protocol::frontend::StartTlsOffer;
 use mailgress::protocol::proxy_header;
 use mailgress::protocol::{
@@ -12,6 +12,7 @@ use mailgress::protocol::{
 use mailgress::secret::Secret;
 use proptest::prelude::*;
 
+use super::backend::Dialogue;
 use super::client::Session;
 
 const LIMIT: usize = 128;
@@ -188,36 +189,12 @@ fn backend_plan(protocol: Protocol, relayed: bool, start_tls: bool) -> BackendPl
     }
 }
 
-/// Returns all bytes for the backend, and the result.
-fn consult(plan: BackendPlan, bytes: &[u8], chunks: &[usize]) -> (Vec<u8>, String) {
-    let mut input = Input::new(LIMIT);
-    let mut out = Vec::new();
-    let mut backend = Backend::new(plan);
-    let mut rest = bytes;
+/// Returns what the backend gets, and the result.
+fn consult(plan: BackendPlan, bytes: &[u8], chunks: &[usize]) -> Vec<String> {
+    let mut dialogue = Dialogue::new(plan, LIMIT, VecDeque::new());
     let mut sizes = chunks.iter().cycle();
-    while !rest.is_empty() {
-        let available = rest.len().min(input.room());
-        assert!(available > 0, "a full input and no end");
-        let size = sizes.next().map_or(available, |&size| size.clamp(1, available));
-        let (now, later) = rest.split_at(size);
-        input.append(now).unwrap();
-        rest = later;
-        let mut step = backend.receive(&mut input, &mut out);
-        loop {
-            match step {
-                BackendStep::Read(next) => {
-                    backend = next;
-                    break;
-                }
-                BackendStep::Challenge(_, exchange) => {
-                    let next = exchange.answer(&Secret::from(&b"*"[..]), &mut input, &mut out);
-                    step = next.receive(&mut input, &mut out);
-                }
-                end => return (out, format!("{end:?}")),
-            }
-        }
-    }
-    (out, "waiting".to_owned())
+    dialogue.send(bytes, |available| sizes.next().map_or(available, |&size| size.clamp(1, available)));
+    dialogue.take_events()
 }
 
 proptest! {

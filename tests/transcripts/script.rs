@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -30,11 +30,15 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Script {
-    /// Returns all files of a folder, sorted by name.
+    /// Returns all files of a folder below `tests`, sorted by name.
     pub(crate) fn all(folder: &str) -> Vec<Self> {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+        Self::all_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), folder)
+    }
+
+    /// Returns all files of a folder, sorted by name.
+    pub(crate) fn all_below(root: &Path, folder: &str) -> Vec<Self> {
         let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+            std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         paths
             .iter()

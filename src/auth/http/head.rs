@@ -6,10 +6,10 @@ use httparse::{EMPTY_HEADER, Status, parse_chunk_size, parse_headers};
 use super::headers::Headers;
 
 /// Maximum size of a head in bytes; nginx's is 1 KiB.
-pub(super) const MAX_HEAD: usize = 8 * 1024;
+pub const MAX_HEAD: usize = 8 * 1024;
 
 /// Maximum size of a body, in bytes on the wire, that is read to reuse the connection.
-pub(super) const MAX_BODY: usize = 16 * 1024;
+pub const MAX_BODY: usize = 16 * 1024;
 
 /// Maximum number of header lines.
 const MAX_HEADERS: usize = 100;
@@ -19,11 +19,11 @@ const MAX_TRAILERS: usize = 16;
 
 /// A complete head.
 #[derive(Debug)]
-pub(super) struct Head {
+pub struct Head {
     /// The HTTP status.
-    pub(super) status: StatusCode,
+    pub status: StatusCode,
     /// The headers, in their order.
-    pub(super) headers: Headers,
+    pub headers: Headers,
     /// The position where the body starts.
     length: usize,
     framing: Framing,
@@ -31,7 +31,7 @@ pub(super) struct Head {
 
 /// Why a head is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HeadError {
+pub enum HeadError {
     /// It is not HTTP.
     #[error("it is not an HTTP/1.x response ({0})")]
     NotHttp(httparse::Error),
@@ -74,7 +74,7 @@ enum Framing {
 
 /// Where the reply ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
     /// After this many bytes of the received ones.
     At(usize),
     /// After bytes that have not arrived.
@@ -88,7 +88,7 @@ impl Head {
     ///
     /// # Errors
     /// [`HeadError`].
-    pub(super) fn parse(received: &[u8]) -> Result<Option<Self>, HeadError> {
+    pub fn parse(received: &[u8]) -> Result<Option<Self>, HeadError> {
         let mut skipped = 0;
         loop {
             let rest = received.get(skipped..).unwrap_or_default();
@@ -125,7 +125,7 @@ impl Head {
     }
 
     /// Finds the end of the reply with this head.
-    pub(super) fn end(&self, received: &[u8]) -> End {
+    pub fn end(&self, received: &[u8]) -> End {
         let body = received.get(self.length..).unwrap_or_default();
         let end = match self.framing {
             Framing::Unkept => End::Never,

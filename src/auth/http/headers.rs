@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 /// Header lines in their order. They are wiped when dropped, because `Auth-Pass` is a password.
 #[derive(Default)]
-pub(super) struct Headers {
+pub struct Headers {
     /// The names and values, one after the other.
     text: Zeroizing<Vec<u8>>,
     lines: Vec<Line>,
@@ -29,7 +29,7 @@ impl fmt::Debug for Headers {
 
 impl Headers {
     /// Copies lines. The names and values have `room` bytes at most, so that growing leaves no copy of a password.
-    pub(super) fn new<'a>(room: usize, lines: impl ExactSizeIterator<Item = (&'a str, &'a [u8])>) -> Self {
+    pub fn new<'a>(room: usize, lines: impl ExactSizeIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut headers =
             Self { text: Zeroizing::new(Vec::with_capacity(room)), lines: Vec::with_capacity(lines.len()) };
         for (name, value) in lines {
@@ -44,7 +44,7 @@ impl Headers {
     }
 
     /// Returns the values of all lines with this name, which is compared without case.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    pub fn all<'a>(&'a self, name: &'a str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.lines.iter().filter_map(move |line| {
             let has_name = self.text.get(line.start..line.value)?.eq_ignore_ascii_case(name.as_bytes());
             has_name.then(|| self.text.get(line.value..line.end)).flatten()
@@ -52,7 +52,7 @@ impl Headers {
     }
 
     /// Returns the value of the last line with this name.
-    pub(super) fn last<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
+    pub fn last<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
         self.all(name).next_back()
     }
 }

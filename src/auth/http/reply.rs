@@ -15,7 +15,7 @@ use super::headers::Headers;
 
 /// The content of a reply.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub enum Reply {
     /// A decision.
     Answer(AuthAnswer),
     /// `Auth-Status: WAIT`: ask again, after this time if it is set.
@@ -52,7 +52,10 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(60);
 
 /// Reads the decision from the status and headers.
-pub(super) fn parse(status: StatusCode, headers: &Headers, proof: AuthProof) -> Result<Reply, ReplyError> {
+///
+/// # Errors
+/// The reply is not a decision.
+pub fn parse(status: StatusCode, headers: &Headers, proof: AuthProof) -> Result<Reply, ReplyError> {
     let wait = headers.last("auth-wait").and_then(seconds);
     let by_headers = proof == AuthProof::Headers;
     match verdict(headers) {

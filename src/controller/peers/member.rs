@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::Instant;
 
+use crate::controller::names::is_reason;
 use crate::controller::reason::Reason;
 use crate::model::served::{ObjectName, ServedObject, Totals};
 
@@ -106,7 +107,11 @@ impl Member {
                 ServedByOthers::Pending(format!("replica {name}: {}", problem.message))
             }
             Some(problem) => ServedByOthers::Failed {
-                reason: problem.reason.clone(),
+                // The API server refuses a status with a reason in another form.
+                reason: match is_reason(&problem.reason) {
+                    true => problem.reason.clone(),
+                    false => Reason::NotServed.to_string(),
+                },
                 message: format!("replica {name}: {}", problem.message),
             },
         }

@@ -5,7 +5,7 @@
 
 mod affinity;
 pub(crate) mod draft;
-pub(crate) mod lists;
+pub mod lists;
 pub(crate) mod routing;
 
 use std::cell::RefCell;

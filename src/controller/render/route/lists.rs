@@ -26,11 +26,11 @@ struct ListId {
 
 /// What decides which lines of a list are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LineRules {
+pub struct LineRules {
     /// The domains that the route may name.
-    pub(crate) allowed: AllowedDomains,
+    pub allowed: AllowedDomains,
     /// How the `MailServer` reads users.
-    pub(crate) users: UserRules,
+    pub users: UserRules,
 }
 
 #[derive(Clone, Debug)]
@@ -46,9 +46,22 @@ struct Parsed {
 
 /// Lines with a problem: the first ones, and their number.
 #[derive(Clone, Debug, Default)]
-struct Lines {
-    first: Vec<String>,
-    count: usize,
+pub struct Lines {
+    /// The numbers of the first ones, with what is wrong: the ends of a sentence.
+    pub first: Vec<String>,
+    /// The number of all of them.
+    pub count: usize,
+}
+
+/// The content of a list.
+#[derive(Debug)]
+pub struct Listed {
+    /// The users of the lines that can be used.
+    pub list: UserList,
+    /// Lines that are ignored.
+    pub ignored: Lines,
+    /// Lines that no login matches.
+    pub unmatched: Lines,
 }
 
 /// The object with the text of a list.
@@ -164,7 +177,9 @@ impl UserLists {
     }
 }
 
-fn parsed(text: &[u8], rules: &LineRules, source: ListSource) -> Parsed {
+/// Reads the text of a list: one login in each line. Empty lines and those that start with `#` are comments.
+#[must_use]
+pub fn users(text: &[u8], rules: &LineRules) -> Listed {
     let (mut ignored, mut unmatched) = (Lines::default(), Lines::default());
     // Editors on Windows write a byte order mark.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -186,8 +201,13 @@ fn parsed(text: &[u8], rules: &LineRules, source: ListSource) -> Parsed {
             }
             None
         });
-    let list = Arc::new(UserList::new(users));
-    Parsed { source, rules: rules.clone(), list, ignored, unmatched }
+    let list = UserList::new(users);
+    Listed { list, ignored, unmatched }
+}
+
+fn parsed(text: &[u8], rules: &LineRules, source: ListSource) -> Parsed {
+    let Listed { list, ignored, unmatched } = users(text, rules);
+    Parsed { source, rules: rules.clone(), list: Arc::new(list), ignored, unmatched }
 }
 
 impl LineRules {
