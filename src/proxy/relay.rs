@@ -125,24 +125,35 @@ impl Relay {
             () = drained.cancelled() => Finish::Ended(End::Drained),
             end = live.told() => Finish::Ended(end),
         };
+        // In memory of its own, because most of the time the relay only waits.
+        Box::pin(self.conclude(finish, live, goodbye)).await
+    }
+
+    /// Ends the session in its protocol, as far as that is possible.
+    async fn conclude(
+        &mut self,
+        finish: Finish,
+        live: &Live,
+        goodbye: impl FnOnce(&End) -> Vec<u8>,
+    ) -> (Relayed, Finish) {
         let finish = match finish {
             Finish::Ended(end @ (End::Moved(_) | End::Joined)) => {
-                Finish::Ended(Box::pin(self.finish_message(live, end)).await)
+                Finish::Ended(self.finish_message(live, end).await)
             }
             finish => finish,
         };
         let relayed = self.relayed();
         let Finish::Ended(end) = finish else { return (relayed, finish) };
         if matches!(end, End::Drained | End::Kicked | End::Held | End::Moved(_) | End::Joined) {
-            Box::pin(self.say_goodbye(&goodbye(&end))).await;
+            self.say_goodbye(&goodbye(&end)).await;
         }
         if self.down.has_ended() && !self.up.has_ended() {
             // Closing while the client is still sending would cause a reset, and the client could lose the backend's
             // last bytes.
             if self.down.is_shut() {
-                Box::pin(self.client.linger()).await;
+                self.client.linger().await;
             } else {
-                Box::pin(self.client.close()).await;
+                self.client.close().await;
             }
         }
         (relayed, Finish::Ended(end))

@@ -269,6 +269,6 @@ mod tests {
             session.decide(attempt, Box::leak(Box::new(Record::new(ID, client, Instant::now()))))
         }
         let size = size_of_future(deciding);
-        assert!(size <= 7 * 1024 + 256, "{size} bytes");
+        assert!(size <= 7 * 1024 + 512, "{size} bytes");
     }
 }

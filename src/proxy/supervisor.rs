@@ -1,12 +1,15 @@
 //! Carries out plans: binds, swaps and drains sockets, and reports their state to the controller.
 
+mod exclusive;
+mod shutdown;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -18,7 +21,7 @@ use crate::net::{Backoff, ListenAddress};
 use crate::tls::TlsError;
 
 use super::accept::AcceptLoop;
-use super::affinity::{ExclusiveUsers, Openings, Pass, groups};
+use super::affinity::{ExclusiveUsers, Openings};
 use super::health::HealthChecks;
 use super::holds::Holds;
 use super::journal::{FAILED, Journal, difference, names};
@@ -186,29 +189,6 @@ impl Supervisor {
         self.report();
     }
 
-    /// Tells the endpoints of exclusive users, and ends sessions that began before their users were exclusive.
-    fn serve_groups(&mut self) {
-        let groups = groups(&self.applied);
-        if groups.is_empty() && !self.exclusive.are_used() {
-            return;
-        }
-        let new: BTreeSet<_> = groups.keys().filter(|group| !self.exclusive.serves(group)).cloned().collect();
-        let serving: Vec<_> = self.running.values().map(|running| running.serving.load_full()).collect();
-        let listeners: Vec<_> = serving.iter().flat_map(|serving| serving.all()).collect();
-        let is_earlier = |(address, running): (&ListenAddress, &Running)| {
-            let wanted = self.applied.sockets.get(address);
-            wanted.is_some_and(|wanted| !Arc::ptr_eq(wanted, &running.socket) && **wanted != *running.socket)
-        };
-        let has_earlier = self.running.iter().any(is_earlier) || self.states.ending() > 0;
-        if !new.is_empty() {
-            self.states.end_removed();
-        }
-        let members = self.exclusive.sessions();
-        let pass = Pass { groups: &groups, new, members: &members, listeners: &listeners, has_earlier };
-        let waiting = self.openings.pass(&pass, self.workers.sessions(), Instant::now());
-        self.exclusive.serve(groups, waiting);
-    }
-
     /// Ends sessions of held routes that are due, and counts those that are left. Returns whether their number has
     /// changed.
     fn count_held(&mut self) -> bool {
@@ -339,33 +319,6 @@ impl Supervisor {
         self.journal.changed("closed", address, names(&running.socket), SystemTime::now());
     }
 
-    async fn shut_down(mut self) {
-        self.exclusive.drain();
-        for (_, running) in std::mem::take(&mut self.running) {
-            running.close().await;
-        }
-        info!(timeout = ?self.options.drain_timeout, "stopped listening; waiting for sessions to end");
-        let Options { drain_timeout, drain_spread, .. } = self.options;
-        let spread = drain_spread.min(drain_timeout);
-        let ends = async {
-            sleep(drain_timeout - spread).await;
-            self.workers.sessions().drain(spread).await;
-        };
-        let endpoints = follow_endpoints(self.snapshots.clone(), &self.exclusive);
-        let is_idle = tokio::select! {
-            () = self.workers.idle() => true,
-            () = ends => false,
-            () = endpoints => false,
-        };
-        if !is_idle {
-            // Those that are not logged in, or have logged in since.
-            self.goodbye.cancel();
-            // Every closing message has a time limit. This limit covers sessions that do not react.
-            let _ = timeout(LAST_WAIT, self.workers.idle()).await;
-        }
-        info!("data plane stopped");
-    }
-
     /// Sends a report with all changes.
     fn report(&mut self) {
         for (listener, sources) in self.workers.sources().take() {
@@ -421,22 +374,8 @@ impl Supervisor {
     }
 }
 
-/// Tells the endpoints of exclusive users while sessions end, because the sessions of users that move must end before.
-/// Never returns. A group that begins now waits until this replica has ended.
-async fn follow_endpoints(mut snapshots: watch::Receiver<Arc<Snapshot>>, exclusive: &ExclusiveUsers) {
-    while snapshots.changed().await.is_ok() {
-        let groups = groups(&snapshots.borrow_and_update());
-        let new = groups.keys().filter(|group| !exclusive.serves(group)).cloned().collect();
-        exclusive.serve(groups, &new);
-    }
-    std::future::pending().await
-}
-
 /// Delay before the first retry of a socket that could not be bound.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// Longest delay between two attempts.
 const RETRY_MOST: Duration = Duration::from_secs(10);
-
-/// Time limit for sessions to close after their closing message was sent.
-const LAST_WAIT: Duration = Duration::from_secs(6);

@@ -7,6 +7,7 @@ mod affinity;
 pub(crate) mod draft;
 pub mod lists;
 pub(crate) mod routing;
+mod service;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,26 +16,24 @@ use std::time::Duration;
 
 use crate::api::common::Duration as Written;
 use crate::api::listener::ListenerFields;
-use crate::api::route::{self as api, MailRouteSpec, RouteMatch, RouteService};
+use crate::api::route::{self as api, MailRouteSpec, RouteMatch};
 use crate::api::server::AllowedBackends;
 use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::{Key, Objects};
 use crate::controller::reason::Reason;
 use crate::controller::violation::{Concern, Notice, Violation};
-use crate::model::exclusive::{EndpointName, EndpointState};
 use crate::model::{
     AllowedDomains, Backend, DomainPattern, Reach, RouteEntry, RouteId, RouteState, UserList,
 };
 use crate::protocol::Protocol;
 
 use super::bounds::{Bounded, duration};
-use super::endpoints::Choice;
 use super::references::{Dependencies, References};
 use super::scope::{Scope, Source};
 use super::table::Table;
 use super::units::protocol;
-use super::{attach, backend, listener_id, reach, settings, units, upstream};
-use draft::{RouteDraft, Usable};
+use super::{attach, listener_id, reach, settings, upstream};
+use draft::RouteDraft;
 use lists::{LineRules, UserLists};
 
 /// The input of the rendering of a route.
@@ -78,8 +77,8 @@ impl RouteDrafting<'_> {
         let affinity = affinity::Rendered::new(&scope, spec);
         let (mut backends, mut usable) = (BTreeMap::new(), BTreeMap::new());
         for service in &spec.backend.services {
-            let (protocol, reference) = (protocol(service.protocol), reference(&scope, service));
-            let rendered = render_service(&scope, service, (&reach, affinity.choice(protocol)), references);
+            let (protocol, reference) = (protocol(service.protocol), service::reference(&scope, service));
+            let rendered = service::render(&scope, service, (&reach, affinity.choice(protocol)), references);
             let last = self.last.and_then(|last| last.usable.get(&protocol));
             let last = last.filter(|last| rendered.is_none() && last.backend.reference == reference);
             is_last_good |= last.is_some();
@@ -314,52 +313,6 @@ fn reach_of(
 ) -> Reach {
     let services = spec.backend.services.iter().filter_map(|service| service.name.as_deref());
     reach::of_services(scope, services, allowed_backends(&attached.server), references).with_own_introduced()
-}
-
-fn render_service(
-    scope: &Scope<'_>,
-    service: &RouteService,
-    (reach, choice): (&Reach, Choice),
-    references: &References<'_>,
-) -> Option<Usable> {
-    let path = path(service);
-    if let Some(text) = &service.address {
-        let Some(address) = units::backend_address(text, None) else {
-            scope.report(Violation::invalid(
-                &format!("{path}.address"),
-                format!("{text:?} is not a backend's address"),
-                "write host:port, [IPv6]:port or unix:/path",
-            ));
-            return None;
-        };
-        let backend::Resolved { backend, states } = backend::single(text.clone(), address, choice);
-        reach::check_address(scope, &format!("{path}.address"), reach, &backend.endpoints);
-        return Some(Usable { backend: Arc::new(backend), states });
-    }
-    let (key, port) = (scope.own_key(service.name.as_deref()?), service.port.as_ref()?);
-    let resolved = backend::resolve(scope, &path, (&key, port), choice, references)?;
-    let backend::Resolved { mut backend, mut states } = resolved;
-    reach::keep_allowed(scope, &path, reach, &mut backend);
-    // Nobody could log in at a ready endpoint that may not be used.
-    let usable = |name: &EndpointName| {
-        let mut endpoints = backend.endpoints.iter();
-        endpoints.any(|address| backend.names.get(address).is_some_and(|known| known == name.as_str()))
-    };
-    states.retain(|name, state| *state != EndpointState::Ready || usable(name));
-    Some(Usable { backend: Arc::new(backend), states })
-}
-
-/// Returns the backend's name for logs and messages.
-fn reference(scope: &Scope<'_>, service: &RouteService) -> String {
-    match (&service.address, &service.name, &service.port) {
-        (None, Some(name), Some(port)) => backend::reference(&scope.own_key(name), port),
-        (address, ..) => address.clone().unwrap_or_default(),
-    }
-}
-
-fn path(service: &RouteService) -> String {
-    let name = protocol(service.protocol).name().to_ascii_uppercase();
-    format!("spec.backend.services[{name}]")
 }
 
 /// Warns of backends for protocols that the `MailServer` does not serve.

@@ -16,8 +16,8 @@ use crate::protocol::{Frontend, Protocol, StartTlsOffer};
 use crate::tls::ClientCertificate;
 
 use super::goodbye::Goodbye;
+use super::mail::KeptBackend;
 use super::proxied::{Ends, FirstBytes};
-use super::transactions::KeptBackend;
 use crate::proxy::affinity::Membership;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;

@@ -33,10 +33,7 @@ impl Session {
             record.set_login(request.login());
         }
         let verdict = self.decide_unless_banned(request, pending, record).await;
-        if !matches!(verdict, Ok(Decision::Accepted(_))) {
-            // The connection to the endpoint is closed.
-            self.membership = None;
-        }
+        self.leave_unless_accepted(&verdict);
         self.served.metrics.took(Timing::Login, started.elapsed());
         let (counted, fault) = match &record.refused {
             Some(end) => (end.verdict(), end.fault()),
@@ -227,10 +224,6 @@ impl Session {
         let is_clients_password = authorised.has_clients_password;
         let passes_errors = authorised.place.upstream.settings.pass_error_message;
         let reply = self.log_in_to(authorised, pending, record).await?;
-        if !matches!(reply, LoginReply::Accepted(_)) {
-            // The connection to the endpoint is closed. The client's next login may be another user's.
-            self.membership = None;
-        }
         self.end_if_banned().await?;
         match reply {
             LoginReply::Accepted(accepted) => {

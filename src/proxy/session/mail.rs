@@ -1,10 +1,17 @@
 //! Mail without a login that routes have placed.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::model::{Backend, Reach, Upstream};
 use crate::net::BackendAddress;
 use crate::protocol::{Frontend, Hello, PendingLogin};
+use crate::proxy::affinity::Membership;
+use crate::proxy::balance::Placement;
+use crate::proxy::connection::Connection;
+use crate::proxy::context::WorkerContext;
 
 /// Where the mail of a transaction goes.
 #[derive(Clone, Debug)]
@@ -48,3 +55,42 @@ impl PlacedMail {
         Some(Box::new(Self { destination, endpoint, hello, frontend: pending.next_mail()? }))
     }
 }
+
+/// The connection to the backend of the last transaction.
+#[derive(Debug)]
+pub(super) struct KeptBackend {
+    pub(super) connection: Connection,
+    pub(super) endpoint: BackendAddress,
+    pub(super) destination: MailDestination,
+    pub(super) hello: Option<Hello>,
+    pub(super) takes_chunks: bool,
+    pub(super) is_in_transaction: bool,
+    pub(super) placement: Placement,
+}
+
+impl KeptBackend {
+    /// Ends the connection with QUIT, without delay for the client. Only as many as `lingering` permits wait for the
+    /// reply.
+    pub(super) fn end(self, context: &Arc<WorkerContext>, membership: Option<Membership>) {
+        let context = Arc::clone(context);
+        tokio::spawn(async move {
+            let Self { mut connection, placement, .. } = self;
+            let place = context.lingering.try_acquire();
+            let patience = if place.is_ok() { QUIT_TIME } else { Duration::ZERO };
+            let _ = timeout(patience, async {
+                connection.send(&mut b"QUIT\r\n".to_vec()).await?;
+                while connection.fill().await? > 0 {
+                    let heard = connection.input.len();
+                    connection.input.consume(heard);
+                }
+                std::io::Result::Ok(())
+            })
+            .await;
+            drop((connection, placement));
+            drop(membership);
+        });
+    }
+}
+
+/// How long a backend may take to reply to QUIT.
+const QUIT_TIME: Duration = Duration::from_secs(5);

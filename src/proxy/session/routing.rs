@@ -15,7 +15,7 @@ use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Proto
 use crate::secret::Secret;
 
 use super::client::Session;
-use super::upstream::{Affine, Authorised, Place};
+use super::upstream::{Affine, Authorised, Decision, Place};
 use crate::proxy::affinity::Asking;
 use crate::proxy::balance::user_key;
 use crate::proxy::end::End;
@@ -122,6 +122,13 @@ impl Session {
         place.backend = Arc::new(only);
         self.membership = Some(membership);
         Ok(())
+    }
+
+    /// Ends the membership of an exclusive user whose login was not accepted: the connection to the endpoint is closed.
+    pub(super) fn leave_unless_accepted(&mut self, verdict: &Result<Decision, End>) {
+        if !matches!(verdict, Ok(Decision::Accepted(_))) {
+            self.membership = None;
+        }
     }
 
     /// Returns where a login goes: to the server that the auth service names, or as the routes say.

@@ -6,20 +6,19 @@
 //! belongs to the same backend, the connection is used again; otherwise it is ended with QUIT.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::model::LoadBalancing;
 use crate::net::BackendAddress;
 use crate::protocol::backend;
 use crate::protocol::login::recipient_of;
-use crate::protocol::{Backend, BackendStep, Envelope, Frontend, Hello, PendingLogin, Protocol};
+use crate::protocol::{Backend, BackendStep, Envelope, Frontend, PendingLogin, Protocol};
 
 use super::client::{Counted, Secured, Session};
 use super::dialogue::Dialogue;
 use super::goodbye::Goodbye;
-use super::mail::{MailDestination, PlacedMail};
+use super::mail::{KeptBackend, MailDestination, PlacedMail};
 use super::proxied::Ends;
 use super::routing::{Routed, routed};
 use super::upstream::{Accepting, Again, Authorised, is_routed_mail};
@@ -164,55 +163,19 @@ impl Parked {
     }
 }
 
-/// The connection to the backend of the last transaction.
-#[derive(Debug)]
-pub(super) struct KeptBackend {
-    connection: Connection,
-    endpoint: BackendAddress,
-    destination: MailDestination,
-    hello: Option<Hello>,
-    takes_chunks: bool,
-    is_in_transaction: bool,
-    placement: Placement,
-}
-
-impl KeptBackend {
-    /// Tells whether the connection is what a new one would be.
-    fn fits(&self, authorised: &Authorised, order: &[BackendAddress], envelope: &Envelope) -> bool {
-        let place = &authorised.place;
-        let is_endpoint = match place.upstream.settings.load_balancing {
-            _ if place.affine.is_some() => order.first() == Some(&self.endpoint),
-            LoadBalancing::UserHash => order.first() == Some(&self.endpoint),
-            LoadBalancing::RoundRobin | LoadBalancing::LeastSessions => order.contains(&self.endpoint),
-        };
-        is_endpoint
-            && is_routed_mail(authorised)
-            && !self.is_in_transaction
-            && self.hello == envelope.hello
-            && self.destination.shares_connections(&place.destination())
-    }
-
-    /// Ends the connection with QUIT, without delay for the client. Only as many as `lingering` permits wait for the
-    /// reply.
-    fn end(self, context: &Arc<WorkerContext>, membership: Option<Membership>) {
-        let context = Arc::clone(context);
-        tokio::spawn(async move {
-            let Self { mut connection, placement, .. } = self;
-            let place = context.lingering.try_acquire();
-            let patience = if place.is_ok() { QUIT_TIME } else { Duration::ZERO };
-            let _ = timeout(patience, async {
-                connection.send(&mut b"QUIT\r\n".to_vec()).await?;
-                while connection.fill().await? > 0 {
-                    let heard = connection.input.len();
-                    connection.input.consume(heard);
-                }
-                std::io::Result::Ok(())
-            })
-            .await;
-            drop((connection, placement));
-            drop(membership);
-        });
-    }
+/// Tells whether the connection is what a new one would be.
+fn fits(kept: &KeptBackend, authorised: &Authorised, order: &[BackendAddress], envelope: &Envelope) -> bool {
+    let place = &authorised.place;
+    let is_endpoint = match place.upstream.settings.load_balancing {
+        _ if place.affine.is_some() => order.first() == Some(&kept.endpoint),
+        LoadBalancing::UserHash => order.first() == Some(&kept.endpoint),
+        LoadBalancing::RoundRobin | LoadBalancing::LeastSessions => order.contains(&kept.endpoint),
+    };
+    is_endpoint
+        && is_routed_mail(authorised)
+        && !kept.is_in_transaction
+        && kept.hello == envelope.hello
+        && kept.destination.shares_connections(&place.destination())
 }
 
 impl Session {
@@ -226,7 +189,7 @@ impl Session {
         record: &Record,
     ) -> Result<Again, End> {
         let Some(kept) = self.kept.take() else { return Ok(Again::Anew(pending)) };
-        if !kept.fits(authorised, order, pending.envelope()) {
+        if !fits(&kept, authorised, order, pending.envelope()) {
             kept.end(&self.context, None);
             return Ok(Again::Anew(pending));
         }
@@ -277,6 +240,3 @@ impl Session {
         }
     }
 }
-
-/// How long a backend may take to reply to QUIT.
-const QUIT_TIME: Duration = Duration::from_secs(5);

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crate::api::listener::ListenerFields;
 use crate::api::route::MailRouteSpec;
 use crate::controller::index::Key;
-use crate::model::exclusive::{Affinity, EndpointName, EndpointState};
+use crate::model::exclusive::Affinity;
 use crate::model::{Backend, Reach, RouteEntry};
 use crate::protocol::Protocol;
+
+use super::service::Usable;
 
 /// The rendering of a route that its `MailServer` accepts.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,12 +34,4 @@ pub(crate) struct RouteDraft {
     pub(crate) fields: Arc<ListenerFields>,
     /// Whether a part of it is from an earlier rendering.
     pub(crate) is_last_good: bool,
-}
-
-/// A backend that could be used.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Usable {
-    pub(super) backend: Arc<Backend>,
-    /// With affinity `Exclusive`: all its endpoints.
-    pub(super) states: BTreeMap<EndpointName, EndpointState>,
 }
