@@ -107,7 +107,7 @@ const CONDITIONS: [(&str, &str, &str); 10] = [
 ];
 
 /// Conditions that are a warning: the listener or route is still served.
-const WARNINGS: [&str; 12] = [
+const WARNINGS: [&str; 14] = [
     "CertificateExpired",
     "CertificateExpiring",
     "CertificateUnusual",
@@ -115,6 +115,8 @@ const WARNINGS: [&str; 12] = [
     "BackendNotAllowed",
     "IntroductionNotAllowed",
     "NoReadyEndpoints",
+    "EndpointsUnnamed",
+    "EndpointsDiffer",
     "ImplicitTLSExpected",
     "ClearText",
     "CapabilityIgnored",
