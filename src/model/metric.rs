@@ -275,7 +275,7 @@ const READY: Label = label("ready", "`True`, `False`, `Unknown`");
 const RECIPIENT: Label = label(
     "reason",
     "`other_destination` for the backend of another route; `undecided` for a list of users that was never read; `held` for a held \
-     route; `unknown` for no backend",
+     route; `unknown` for no backend; `too_many` for more than 100 recipients",
 );
 const REASON: Label = label("reason", "the condition's reason, in CamelCase");
 const RECORD: Label = label("type", "`a`, `aaaa`, `srv`, `ptr`");

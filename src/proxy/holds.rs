@@ -5,7 +5,7 @@
 //! without a login counts for the first recipient of its last transaction. A session that has left the relay for its next
 //! one has no user: it can send nothing to a backend before its recipient is placed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,23 +70,28 @@ impl Holds {
                 of_route.under_way = of_route.under_way.saturating_add(ending);
             }
             for session in sessions.all() {
-                let Some((routes, routing)) = routing(session.record(), &with_held) else { continue };
-                match routing {
-                    Routing::Route(position, _) => {
-                        let entry = routes.table.entries().get(position);
-                        if let Some(of_route) = entry.and_then(|entry| held.get_mut(&entry.id)) {
-                            of_route.open.push(session);
+                let Some((routes, users)) = users(session.record(), &with_held) else { continue };
+                let mut of: BTreeSet<&RouteId> = BTreeSet::new();
+                for named in users {
+                    match routes.find(&named) {
+                        Routing::Route(position, _) => {
+                            of.extend(routes.table.entries().get(position).map(|entry| &entry.id));
                         }
-                    }
-                    // Perhaps a user of one of them.
-                    Routing::Undecided(_) => {
-                        for entry in routes.table.entries() {
-                            if let Some(of_route) = held.get_mut(&entry.id) {
-                                of_route.under_way = of_route.under_way.saturating_add(1);
+                        // Perhaps a user of one of them.
+                        Routing::Undecided(_) => {
+                            for entry in routes.table.entries() {
+                                if let Some(of_route) = held.get_mut(&entry.id) {
+                                    of_route.under_way = of_route.under_way.saturating_add(1);
+                                }
                             }
                         }
+                        Routing::Unmatched | Routing::NoDomain => {}
                     }
-                    Routing::Unmatched | Routing::NoDomain => {}
+                }
+                for id in of {
+                    if let Some(of_route) = held.get_mut(id) {
+                        of_route.open.push(Arc::clone(&session));
+                    }
                 }
             }
         }
@@ -136,15 +141,17 @@ impl Holds {
 /// The time between two passes.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Returns the route of a session's user, and the routes of its listener.
-fn routing<'a>(
+/// Returns the users of a session, and the routes of its listener.
+fn users<'a>(
     record: &Record,
     with_held: &'a HashMap<ListenerId, Arc<Routes>>,
-) -> Option<(&'a Routes, Routing<'a>)> {
+) -> Option<(&'a Routes, Vec<Named>)> {
     let routes = with_held.get(&record.served.as_ref()?.listener.id)?;
-    let named: Named = match record.user.as_ref()? {
+    let mut users = vec![match record.user.as_ref()? {
         SessionUser::Login(name) => routes.rules.of_name(name),
         SessionUser::Recipient(path) => routes.rules.of_recipient(path),
-    };
-    Some((routes, routes.find(&named)))
+    }];
+    let further = record.further.as_ref().map(|further| further.paths()).unwrap_or_default();
+    users.extend(further.iter().map(|path| routes.rules.of_recipient(path)));
+    Some((routes, users))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::model::clock::unix_seconds;
@@ -48,6 +49,8 @@ pub(crate) struct Record {
     configured: Option<Arc<Backend>>,
     /// Set when mail without a login has left its first transaction.
     before: Option<Box<Before>>,
+    /// The recipients after the first one, while routes place those of the present transaction.
+    pub(crate) further: Option<Arc<FurtherRecipients>>,
 }
 
 /// What a session did in the relay before its present transaction.
@@ -59,6 +62,30 @@ struct Before {
     /// Transactions that a backend has got after the first one.
     more_transactions: u32,
 }
+
+/// The paths of the recipients of a transaction after the first one, which its backend has got.
+#[derive(Debug, Default)]
+pub(crate) struct FurtherRecipients(Mutex<Vec<Box<[u8]>>>);
+
+impl FurtherRecipients {
+    /// Adds a recipient. Returns false if there are too many.
+    pub(crate) fn add(&self, path: &[u8]) -> bool {
+        let mut paths = self.0.lock();
+        let has_room = paths.len() < MAX_FURTHER;
+        if has_room {
+            paths.push(path.into());
+        }
+        has_room
+    }
+
+    /// Returns the paths.
+    pub(crate) fn paths(&self) -> Vec<Box<[u8]>> {
+        self.0.lock().clone()
+    }
+}
+
+/// With the first one, as many as every server must take (RFC 5321 section 4.5.3.1.8).
+const MAX_FURTHER: usize = 99;
 
 /// The user of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +114,7 @@ impl Record {
             backend: None,
             configured: None,
             before: None,
+            further: None,
         }
     }
 
@@ -109,6 +137,7 @@ impl Record {
             backend: self.backend.clone(),
             configured: self.configured.clone(),
             before: Some(Box::new(before)),
+            further: None,
         })
     }
 

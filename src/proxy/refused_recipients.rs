@@ -17,10 +17,13 @@ pub(crate) enum RecipientRefusal {
     Held,
     /// No backend has the recipient.
     Unknown,
+    /// The transaction has as many recipients as are counted.
+    TooMany,
 }
 
 impl RecipientRefusal {
-    const ALL: [Self; 4] = [Self::OtherDestination, Self::Undecided, Self::Held, Self::Unknown];
+    const ALL: [Self; 5] =
+        [Self::OtherDestination, Self::Undecided, Self::Held, Self::Unknown, Self::TooMany];
 
     const fn name(self) -> &'static str {
         match self {
@@ -28,6 +31,7 @@ impl RecipientRefusal {
             Self::Undecided => "undecided",
             Self::Held => "held",
             Self::Unknown => "unknown",
+            Self::TooMany => "too_many",
         }
     }
 
@@ -37,6 +41,7 @@ impl RecipientRefusal {
             Self::OtherDestination => &OTHER_DESTINATION,
             Self::Undecided | Self::Held => &LATER,
             Self::Unknown => &UNKNOWN,
+            Self::TooMany => &TOO_MANY,
         }
     }
 }
@@ -46,7 +51,7 @@ impl RecipientRefusal {
 #[derive(Debug)]
 pub(crate) struct RefusedRecipients {
     family: IntCounterVec,
-    counters: OnceLock<[IntCounter; 4]>,
+    counters: OnceLock<[IntCounter; 5]>,
 }
 
 impl RefusedRecipients {
@@ -58,12 +63,13 @@ impl RefusedRecipients {
     pub(crate) fn count(&self, listener: &str, refusal: RecipientRefusal) {
         let make = |refusal: RecipientRefusal| self.family.with_label_values(&[listener, refusal.name()]);
         let counters = self.counters.get_or_init(|| RecipientRefusal::ALL.map(make));
-        let [other, undecided, held, unknown] = counters;
+        let [other, undecided, held, unknown, too_many] = counters;
         match refusal {
             RecipientRefusal::OtherDestination => other.inc(),
             RecipientRefusal::Undecided => undecided.inc(),
             RecipientRefusal::Held => held.inc(),
             RecipientRefusal::Unknown => unknown.inc(),
+            RecipientRefusal::TooMany => too_many.inc(),
         }
     }
 
@@ -82,4 +88,5 @@ fn line(RefusalText { code, text }: RefusalText) -> Vec<u8> {
 
 static OTHER_DESTINATION: LazyLock<Vec<u8>> = LazyLock::new(|| line(notices::OTHER_DESTINATION));
 static LATER: LazyLock<Vec<u8>> = LazyLock::new(|| line(notices::UNAVAILABLE_RECIPIENT));
+static TOO_MANY: LazyLock<Vec<u8>> = LazyLock::new(|| line(notices::TOO_MANY_RECIPIENTS));
 static UNKNOWN: LazyLock<Vec<u8>> = LazyLock::new(|| line(notices::UNKNOWN_RECIPIENT));

@@ -171,8 +171,11 @@ impl Relaying {
         let mut backend = backend.into_side(metrics.bytes_to_client.clone());
         // The client's final reply comes before other bytes of the backend.
         backend.received.splice(..0, reply);
+        let further = parked.as_ref().map(|_| Arc::default());
+        let judge = parked.as_ref().zip(further.as_ref());
         let relay = Relay::new(client, backend, served.listener.timeouts, follower)
-            .with_recipients(parked.as_ref().map(|parked| parked.recipients(&served)));
+            .with_recipients(judge.map(|(parked, taken)| parked.recipients(&served, taken)));
+        record.further = further;
         let listed = context.sessions.enter(record, Instant::now());
         if let Some(order) = late_order(&served, &listed, membership.as_ref()) {
             listed.live().end(order);

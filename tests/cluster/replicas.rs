@@ -178,7 +178,7 @@ fn a_replica_that_does_not_answer_is_named_until_it_does_or_is_not_ready_any_mor
     pair.cluster.wait_for("Ready", EDGE);
     pair.replica(1).stop();
     let message = pair.cluster.comes_to(EDGE, "Ready", "False", "ReplicaUnreachable");
-    assert!(message.contains("replica replica-1 does not say what it serves"), "{message}");
+    assert!(message.contains("replica replica-1 does not answer status requests"), "{message}");
     assert_eq!(pair.cluster.condition(EDGE, "Programmed")["status"], "True");
     assert!(pair.replica(0).status()["problems"].to_string().contains("replica-1"));
     pair.replica(1).go_on();

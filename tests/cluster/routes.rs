@@ -123,7 +123,7 @@ fn tenants_in_three_namespaces_share_ports_and_have_servers_of_their_own() {
         }
         let shown = cluster.in_namespace(namespace, &["get", "mailroutes"]);
         let row = shown.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>();
-        assert_eq!(row[..6], ["route", "edge", "Active", "True", "1", "0"], "{shown}");
+        assert_eq!(row[..8], ["route", "edge", "Active", "True", "all", "ready", "1", "0"], "{shown}");
     }
     assert!(platform.log_in("IMAP", "user@elsewhere.test", PASSWORD).contains("[AUTHENTICATIONFAILED]"));
     // A domain of another tenant is refused, and its users stay where they are.

@@ -365,6 +365,42 @@ fn recipients_of_held_and_undecided_routes_are_put_off_at_once_and_a_hold_ends_i
 }
 
 #[test]
+fn a_hold_ends_a_transaction_by_any_of_its_recipients() {
+    let heard = Heard::default();
+    let (backends, site) = scripted(&json!({}), &heard, 10);
+    let third = |state: &str| {
+        let matches = json!({ "domains": ["three.test"] });
+        let third = route("three", &matches, &[("SMTP", backends[0].address())]);
+        with(third, &json!({ "spec": { "state": state, "spread": "0s" } }))
+    };
+    site.apply(&third("Active"));
+    let mut wire = greeted(site.of("SMTP")).unwrap();
+    wire.smtp("EHLO client.test").unwrap();
+    said(&mut wire, "MAIL FROM:<s@example.test>", "250");
+    said(&mut wire, "RCPT TO:<a@one.test>", "250 2.1.5 one");
+    said(&mut wire, "RCPT TO:<c@three.test>", "250 2.1.5 one");
+    site.apply(&third("Held"));
+    let goodbye = wire.line().unwrap();
+    assert!(goodbye.starts_with("421 4.3.2") && goodbye.contains("being moved"), "{goodbye}");
+}
+
+#[test]
+fn a_transaction_has_a_hundred_recipients() {
+    let heard = Heard::default();
+    let (_backends, site) = scripted(&json!({}), &heard, 10);
+    let mut wire = greeted(site.of("SMTP")).unwrap();
+    wire.smtp("EHLO client.test").unwrap();
+    for _ in 0..2 {
+        said(&mut wire, "MAIL FROM:<s@example.test>", "250");
+        for number in 0..100 {
+            said(&mut wire, &format!("RCPT TO:<u{number}@one.test>"), "250 2.1.5 one");
+        }
+        said(&mut wire, "RCPT TO:<more@one.test>", "452 4.5.3");
+        said(&mut wire, "RSET", "250");
+    }
+}
+
+#[test]
 fn the_auth_service_is_asked_for_each_transaction_and_the_server_that_it_names_gets_all_recipients() {
     let heard = Heard::default();
     let named = heard.backend("named", 10);

@@ -87,6 +87,10 @@ pub const UNAVAILABLE_RECIPIENT: RefusalText =
 pub const OTHER_DESTINATION: RefusalText =
     RefusalText { code: "452 4.5.3", text: "recipient of another destination; send it separately" };
 
+/// The answer to a recipient of a transaction that has 100 of them (RFC 5321 section 4.5.3.1.10).
+pub const TOO_MANY_RECIPIENTS: RefusalText =
+    RefusalText { code: "452 4.5.3", text: "Too many recipients; send it to the others separately" };
+
 /// SMTP: the refusal of a recipient without a backend.
 pub const UNKNOWN_RECIPIENT: RefusalText = RefusalText { code: "554 5.7.1", text: "Relay access denied" };
 

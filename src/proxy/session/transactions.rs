@@ -28,7 +28,7 @@ use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
-use crate::proxy::record::Record;
+use crate::proxy::record::{FurtherRecipients, Record};
 use crate::proxy::refused_recipients::RecipientRefusal;
 use crate::proxy::relay::{JudgesRecipients, Left};
 use crate::proxy::serving::{ServedListener, Serving};
@@ -39,21 +39,27 @@ struct Recipients {
     served: Arc<ServedListener>,
     /// Where the first recipient went.
     destination: MailDestination,
+    /// Those that were not refused.
+    taken: Arc<FurtherRecipients>,
     refused: u32,
 }
 
 impl JudgesRecipients for Recipients {
     fn refusal(&mut self, line: &[u8]) -> Option<&'static [u8]> {
-        let refusal = match routed(&self.served, |rules| Some(rules.of_recipient(recipient_of(line)))) {
+        let path = recipient_of(line);
+        let refusal = match routed(&self.served, |rules| Some(rules.of_recipient(path))) {
             Routed::To(place) => {
                 let destination = place.destination();
                 // Users with one endpoint have a transaction each, because their endpoints may differ.
-                if destination.user == self.destination.user
-                    && destination.shares_connections(&self.destination)
+                if destination.user != self.destination.user
+                    || !destination.shares_connections(&self.destination)
                 {
+                    RecipientRefusal::OtherDestination
+                } else if self.taken.add(path) {
                     return None;
+                } else {
+                    RecipientRefusal::TooMany
                 }
-                RecipientRefusal::OtherDestination
             }
             Routed::Undecided(_) => RecipientRefusal::Undecided,
             Routed::Held(..) | Routed::UserHeld(_) => RecipientRefusal::Held,
@@ -108,9 +114,13 @@ impl Session {
 
 impl Parked {
     /// Returns what places the further recipients of the transaction.
-    pub(super) fn recipients(&self, served: &Arc<ServedListener>) -> Box<dyn JudgesRecipients> {
-        let destination = self.mail.destination.clone();
-        Box::new(Recipients { served: Arc::clone(served), destination, refused: 0 })
+    pub(super) fn recipients(
+        &self,
+        served: &Arc<ServedListener>,
+        taken: &Arc<FurtherRecipients>,
+    ) -> Box<dyn JudgesRecipients> {
+        let (destination, taken) = (self.mail.destination.clone(), Arc::clone(taken));
+        Box::new(Recipients { served: Arc::clone(served), destination, taken, refused: 0 })
     }
 
     /// Returns the session that has left the relay, with the frontend for its next commands.
