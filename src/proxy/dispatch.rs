@@ -35,10 +35,13 @@ struct Worker {
     load: Arc<AtomicUsize>,
 }
 
+/// Starts a task on the worker that calls it.
+pub(crate) type Start = Box<dyn FnOnce(&Arc<WorkerContext>) + Send>;
+
 /// What a worker is given to do.
 pub(crate) enum Work {
     /// To start a task, such as a loop that accepts connections.
-    Start(Box<dyn FnOnce(&Arc<WorkerContext>) + Send>),
+    Start(Start),
     /// A connection that another worker accepted.
     Session(Incoming),
 }
