@@ -41,7 +41,7 @@ pub enum HeadError {
     /// A header line has a wrong form.
     #[error("one of its headers is invalid ({0})")]
     Header(httparse::Error),
-    /// It has more than [`MAX_HEADERS`] header lines.
+    /// It has more header lines than are read.
     #[error("it has more than {MAX_HEADERS} headers")]
     TooManyHeaders,
     /// The status is not one of HTTP.
