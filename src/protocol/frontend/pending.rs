@@ -242,7 +242,8 @@ impl Exchange {
             return pending.close(CloseReason::TooManyCommands, out);
         }
         let answer = first_word(line.expose());
-        if holds_line_breaks_or_nul(answer) {
+        // The answer to our own challenge about a refused token goes nowhere.
+        if !pending.takes_error_challenge() && holds_line_breaks_or_nul(answer) {
             return pending.close(CloseReason::ControlCharacters, out);
         }
         if is_message(answer) {
