@@ -246,6 +246,7 @@ fn a_configured_name_that_does_not_exist_is_the_fault_of_the_configuration() {
     let mailgress = serve(&folder, &[to_name(port, "gone.example.test", 143, &names, &json!({}))]);
     let mut wire = greeted(loopback(port)).unwrap();
     assert!(!log_in(&mut wire, "IMAP", "user", "secret").unwrap().starts_with("a OK"));
+    drop(wire);
     mailgress.logs(&["gone.example.test", "backend_connect", "fault=\"configuration\""]);
 }
 
