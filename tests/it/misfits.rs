@@ -149,7 +149,7 @@ fn a_backend_that_waits_for_tls_is_told_as_one() {
     let settings = json!({ "upstream": { "proxyProtocol": "V1" }, "timeouts": { "connect": "10s" } });
     let edge = Edge::before(&backends, &settings);
     for (at, said) in
-        edge.at.iter().zip(["closed the connection without a greeting", "speaks TLS from the first byte"])
+        edge.at.iter().zip(["closed the connection without a greeting", "uses TLS from the first byte"])
     {
         edge.fails_without_blame(*at, "IMAP");
         edge.mailgress.logs(&[said, "upstream.tls.mode: Implicit", "fault=\"backend\""]);

@@ -14,6 +14,7 @@ const ELSEWHERE: [&str; 11] = [
     "mailgress_leader",
     "mailgress_replica_objects_behind",
     "mailgress_replica_up",
+    "mailgress_recipients_refused_total",
     "mailgress_resolver_queries_total",
     "mailgress_resolver_requests_total",
     "mailgress_resolver_responses_total",
