@@ -23,7 +23,7 @@ use super::end::End;
 use super::exclusive::{EndReason, Exclusive, Hold, HoldReason, Login, Verdict};
 use super::sessions::Sessions;
 pub(crate) use groups::{Group, groups};
-pub(crate) use opening::{Openings, Pass, group_of};
+pub(crate) use opening::{Openings, Pass, groups_of};
 
 /// The exclusive users of this process. Clones share the same state.
 #[derive(Clone, Debug)]

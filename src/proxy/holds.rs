@@ -16,7 +16,7 @@ use crate::protocol::Protocol;
 use crate::protocol::user::Named;
 
 use super::live::Order;
-use super::record::{Record, SessionUser};
+use super::record::Record;
 use super::serving::ServedListener;
 use super::sessions::{RelayedSession, Sessions};
 
@@ -147,11 +147,5 @@ fn users<'a>(
     with_held: &'a HashMap<ListenerId, Arc<Routes>>,
 ) -> Option<(&'a Routes, Vec<Named>)> {
     let routes = with_held.get(&record.served.as_ref()?.listener.id)?;
-    let mut users = vec![match record.user.as_ref()? {
-        SessionUser::Login(name) => routes.rules.of_name(name),
-        SessionUser::Recipient(path) => routes.rules.of_recipient(path),
-    }];
-    let further = record.further.as_ref().map(|further| further.paths()).unwrap_or_default();
-    users.extend(further.iter().map(|path| routes.rules.of_recipient(path)));
-    Some((routes, users))
+    Some((routes, record.users(&routes.rules)))
 }

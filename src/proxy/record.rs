@@ -14,6 +14,7 @@ use crate::model::sessions::{OpenSession, SessionFilter};
 use crate::model::{Backend, SessionId};
 use crate::net::{BackendAddress, ClientAddress};
 use crate::protocol::Protocol;
+use crate::protocol::user::{Named, UserRules};
 
 use super::end::{End, Fault};
 use super::live::Relayed;
@@ -139,6 +140,16 @@ impl Record {
             before: Some(Box::new(before)),
             further: None,
         })
+    }
+
+    /// Returns the users of the session: that of the login, or all recipients of the transaction.
+    pub(crate) fn users(&self, rules: &UserRules) -> Vec<Named> {
+        let first = self.user.as_ref().map(|user| match user {
+            SessionUser::Login(name) => rules.of_name(name),
+            SessionUser::Recipient(path) => rules.of_recipient(path),
+        });
+        let further = self.further.as_ref().map(|further| further.paths()).unwrap_or_default();
+        first.into_iter().chain(further.iter().map(|path| rules.of_recipient(path))).collect()
     }
 
     /// Sets the client's address after the PROXY header was read.

@@ -43,7 +43,7 @@ impl RefusalWords {
         if login.is_empty() || words.name(login, client) {
             return;
         }
-        let hash = self.hasher.hash_one(login);
+        let hash = self.hasher.hash_one(login.to_lowercase());
         let mut heard = self.heard.lock();
         match heard.candidates.iter().find(|(_, known)| *known == words) {
             None => {

@@ -26,6 +26,7 @@ use crate::protocol::follow::{Follower, Interrupted, Passage};
 use self::direction::{Direction, Failure};
 use super::connection::Side;
 use super::end::End;
+use super::exclusive::EndReason;
 use super::live::{Live, Relayed};
 
 /// Both connections of a session that is logged in.
@@ -137,7 +138,8 @@ impl Relay {
         goodbye: impl FnOnce(&End) -> Vec<u8>,
     ) -> (Relayed, Finish) {
         let finish = match finish {
-            Finish::Ended(end @ (End::Moved(_) | End::Joined)) => {
+            // An unlisted replica counts only for a short time, so its sessions end at once.
+            Finish::Ended(end @ (End::Moved(EndReason::Moving | EndReason::EndpointGone) | End::Joined)) => {
                 Finish::Ended(self.finish_message(live, end).await)
             }
             finish => finish,
@@ -159,19 +161,23 @@ impl Relay {
         (relayed, Finish::Ended(end))
     }
 
+    /// Tells whether a message or a reply is under way, or the client has not got all of a reply.
+    fn is_mid_message(&self) -> bool {
+        let is_unsent = !self.down.is_clear() && !self.down.has_ended();
+        is_unsent || matches!(self.follower.interrupted(), Some(Interrupted::Message | Interrupted::Reply))
+    }
+
     /// Relays until no message is under way and the backend has replied, at most for [`MESSAGE_TIME`]. Returns how the
     /// session ended meanwhile, or `told`.
     async fn finish_message(&mut self, live: &Live, told: End) -> End {
         let mut active = Instant::now();
         let until_done = async {
-            while matches!(self.follower.interrupted(), Some(Interrupted::Message | Interrupted::Reply)) {
+            while self.is_mid_message() {
                 // Each poll may finish the message and then wait for the next bytes.
                 let polled = poll_fn(|cx| match self.poll(&mut active, live, cx) {
                     Poll::Ready(progress) => Poll::Ready(Some(progress)),
-                    Poll::Pending => match self.follower.interrupted() {
-                        Some(Interrupted::Message | Interrupted::Reply) => Poll::Pending,
-                        _ => Poll::Ready(None),
-                    },
+                    Poll::Pending if self.is_mid_message() => Poll::Pending,
+                    Poll::Pending => Poll::Ready(None),
                 });
                 match polled.await {
                     Some(Progress::Finished(Finish::Ended(end))) => return Some(end),

@@ -34,7 +34,7 @@ use crate::net::ClientAddress;
 use crate::protocol::follow::{Follower, SmtpStart};
 use crate::protocol::{Frontend, FrontendConfig};
 
-use super::affinity::{Membership, group_of};
+use super::affinity::{Membership, groups_of};
 use super::balance::Placement;
 use super::context::{Seat, WorkerContext};
 use super::end::End;
@@ -220,8 +220,9 @@ fn late_order(served: &ServedListener, listed: &Listed, membership: Option<&Memb
         return Some(reason.order());
     }
     let current = served.routes.load();
-    let group = group_of(current.routes.as_ref().filter(|_| current.has_groups)?, listed.record())?;
-    (membership.map(Membership::group) != Some(group)).then_some(Order::Join)
+    let groups = groups_of(current.routes.as_ref().filter(|_| current.has_groups)?, listed.record());
+    let own = membership.map(Membership::group);
+    groups.into_iter().any(|group| own != Some(group)).then_some(Order::Join)
 }
 
 /// Returns the message for a client whose session is ended from our side.

@@ -84,7 +84,8 @@ impl Sessions {
         let step = over / count;
         for (index, session) in (0..count).zip(order) {
             sleep_until(start + step * index).await;
-            session.live.end(Order::Drain);
+            // The session may be listed anew, for its next transaction.
+            self.end(session.record.id, Order::Drain);
         }
         sleep_until(start + over).await;
     }

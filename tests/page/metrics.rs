@@ -8,7 +8,7 @@ use crate::edge::Edge;
 use crate::support::wait;
 
 /// Metrics that need a cluster or name servers.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 12] = [
     "mailgress_api_answered_timestamp_seconds",
     "mailgress_api_requests_total",
     "mailgress_leader",

@@ -13,9 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::model::exclusive::{Affinity, GroupName};
 use crate::model::{ListenerId, Routes, Routing};
-use crate::protocol::user::Named;
 use crate::proxy::live::Order;
-use crate::proxy::record::{Record, SessionUser};
+use crate::proxy::record::Record;
 use crate::proxy::serving::ServedListener;
 use crate::proxy::sessions::Sessions;
 
@@ -72,13 +71,14 @@ impl Openings {
         if !pass.new.is_empty() || !self.has_seen(&current) {
             for session in sessions.all() {
                 let record = session.record();
-                let Some(group) = group_in(&current, record) else { continue };
-                if pass.members.get(&record.id.number) == Some(group) {
-                    continue;
-                }
-                session.live().end(Order::Join);
-                if pass.new.contains(group) {
-                    waiting.insert(group.clone());
+                for group in groups_in(&current, record) {
+                    if pass.members.get(&record.id.number) == Some(group) {
+                        continue;
+                    }
+                    session.live().end(Order::Join);
+                    if pass.new.contains(group) {
+                        waiting.insert(group.clone());
+                    }
                 }
             }
         }
@@ -112,21 +112,23 @@ impl Openings {
     }
 }
 
-fn group_in<'a>(current: &'a HashMap<ListenerId, Arc<Routes>>, record: &Record) -> Option<&'a GroupName> {
-    group_of(current.get(&record.served.as_ref()?.listener.id)?, record)
+fn groups_in<'a>(current: &'a HashMap<ListenerId, Arc<Routes>>, record: &Record) -> BTreeSet<&'a GroupName> {
+    let routes = record.served.as_ref().and_then(|served| current.get(&served.listener.id));
+    routes.map(|routes| groups_of(routes, record)).unwrap_or_default()
 }
 
-/// Returns the group to which routes send the user of a session. A server that the auth service has named is in no group.
-pub(crate) fn group_of<'a>(routes: &'a Routes, record: &Record) -> Option<&'a GroupName> {
+/// Returns the groups to which routes send the users of a session. A server that the auth service has named is in no
+/// group.
+pub(crate) fn groups_of<'a>(routes: &'a Routes, record: &Record) -> BTreeSet<&'a GroupName> {
     if record.is_at_named_server() {
-        return None;
+        return BTreeSet::new();
     }
-    let named: Named = match record.user.as_ref()? {
-        SessionUser::Login(name) => routes.rules.of_name(name),
-        SessionUser::Recipient(path) => routes.rules.of_recipient(path),
-    };
-    let Routing::Route(position, _) = routes.find(&named) else { return None };
-    routes.destinations.get(position)?.as_ref()?.affinity.group()
+    let users = record.users(&routes.rules);
+    let groups = users.iter().filter_map(|named| {
+        let Routing::Route(position, _) = routes.find(named) else { return None };
+        routes.destinations.get(position)?.as_ref()?.affinity.group()
+    });
+    groups.collect()
 }
 
 /// The time between two passes while groups wait.

@@ -224,6 +224,10 @@ impl Session {
         let is_clients_password = authorised.has_clients_password;
         let passes_errors = authorised.place.upstream.settings.pass_error_message;
         let reply = self.log_in_to(authorised, pending, record).await?;
+        if !matches!(reply, LoginReply::Accepted(_)) {
+            // The connection is closed. A client that does not read its refusal must not keep the user at the endpoint.
+            self.membership = None;
+        }
         self.end_if_banned().await?;
         match reply {
             LoginReply::Accepted(accepted) => {

@@ -76,7 +76,9 @@ impl KeptBackend {
         tokio::spawn(async move {
             let Self { mut connection, placement, .. } = self;
             let place = context.lingering.try_acquire();
-            let patience = if place.is_ok() { QUIT_TIME } else { Duration::ZERO };
+            // An exclusive user, who may move, does not wait for the backend's reply.
+            let waits = place.is_ok() && membership.is_none();
+            let patience = if waits { QUIT_TIME } else { Duration::ZERO };
             let _ = timeout(patience, async {
                 connection.send(&mut b"QUIT\r\n".to_vec()).await?;
                 while connection.fill().await? > 0 {

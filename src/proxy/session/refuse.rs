@@ -10,7 +10,7 @@ use crate::protocol::{BackendError, PendingLogin};
 use super::client::Session;
 use super::routing::Routed;
 use super::upstream::Decision;
-use crate::proxy::end::{End, Fault};
+use crate::proxy::end::End;
 use crate::proxy::record::{Record, SessionUser};
 
 impl Session {
@@ -95,8 +95,8 @@ impl Session {
         // The client is not at fault, so this does not count as a failed login.
         let mut out = Vec::new();
         let next = pending.uncounted().refuse(text.as_bytes(), Some(code), &mut out);
-        // If no file descriptor is left, for example, that of this session is needed.
-        if is_wrong || end.fault() == Fault::Us {
+        // If no file descriptor is left, that of this session is needed.
+        if is_wrong || matches!(end, End::Descriptors | End::Internal(_)) {
             return Err(self.send_last_reply(&mut out, end).await);
         }
         record.refused = Some(end);

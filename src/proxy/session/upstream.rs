@@ -138,8 +138,6 @@ impl Session {
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<LoginReply, End> {
-        let deadline = Instant::now() + self.served.listener.timeouts.connect;
-        let started = StdInstant::now();
         let route = self.route(&authorised.place, record.id);
         let order = self.order(&authorised);
         let mut pending = pending;
@@ -149,6 +147,8 @@ impl Session {
                 Again::Anew(same) => pending = same,
             }
         }
+        let deadline = Instant::now() + self.served.listener.timeouts.connect;
+        let started = StdInstant::now();
         let balancer = Arc::clone(&self.context.balancer);
         let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
         let mut connected = self.while_deciding(connecting).await?;
