@@ -95,8 +95,7 @@ impl Session {
         // The client is not at fault, so this does not count as a failed login.
         let mut out = Vec::new();
         let next = pending.uncounted().refuse(text.as_bytes(), Some(code), &mut out);
-        // If no file descriptor is left, that of this session is needed.
-        if is_wrong || matches!(end, End::Descriptors | End::Internal(_)) {
+        if is_last(&end) {
             return Err(self.send_last_reply(&mut out, end).await);
         }
         record.refused = Some(end);
@@ -128,4 +127,23 @@ const fn is_wrong_login(end: &End) -> bool {
             | End::Backend(BackendError::ControlCharacters { .. })
             | End::BackendRefused { cause: RefusalCause::Credentials, is_clients_password: true, .. }
     )
+}
+
+/// Tells whether a failed login ends the session: it would fail again, or the session's file descriptors are needed.
+const fn is_last(end: &End) -> bool {
+    is_wrong_login(end) || matches!(end, End::Descriptors | End::Internal(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::exclusive::HoldReason;
+
+    #[test]
+    fn a_client_whose_user_waits_for_an_endpoint_may_try_again() {
+        for reason in [HoldReason::Moving, HoldReason::NotServed, HoldReason::Replica("pod".to_owned())] {
+            assert!(!is_last(&End::UserHeld(reason)));
+        }
+        assert!(is_last(&End::Descriptors) && is_last(&End::LongLogin { bytes: 9000 }));
+    }
 }
