@@ -113,7 +113,16 @@ async fn until_relayed(
     (serving, context): (Arc<Serving>, Arc<WorkerContext>),
     mut record: Box<Record>,
 ) -> Option<Box<Relaying>> {
-    match until_logged_in(socket, client, serving, context, &mut record).await {
+    let result = until_logged_in(socket, client, serving, context, &mut record).await;
+    relayed_or_finished(result, record)
+}
+
+/// Returns the session that enters the relay. Logs one that has ended before.
+fn relayed_or_finished(
+    result: Result<(Session, Accepting), End>,
+    record: Box<Record>,
+) -> Option<Box<Relaying>> {
+    match result {
         Ok((session, accepted)) => Some(Relaying::new(session, accepted, record)),
         Err(end) => {
             record.finish(&end, Relayed::default());
@@ -147,13 +156,7 @@ impl Resumed {
             None => session.log_in(frontend, &mut record).await,
             Some(end) => Err(session.end(end).await),
         };
-        match result {
-            Ok((session, accepted)) => Some(Relaying::new(session, accepted, record)),
-            Err(end) => {
-                record.finish(&end, Relayed::default());
-                None
-            }
-        }
+        relayed_or_finished(result, record)
     }
 }
 

@@ -176,8 +176,8 @@ impl ServedRoutes {
     }
 }
 
-/// Returns the results of the health checks of the routes of listeners, each with its protocol. Listeners may check a backend in different ways:
-/// then the worst result counts.
+/// Returns the results of the health checks of routes, from the routes and the protocol of each listener. Listeners may
+/// check a backend in different ways: then the worst result counts.
 pub(super) fn health_of_routes(
     listeners: impl Iterator<Item = (Arc<ServedRoutes>, Protocol)>,
 ) -> BTreeMap<RouteBackend, BackendHealth> {

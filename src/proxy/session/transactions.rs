@@ -176,11 +176,10 @@ impl Parked {
 /// Tells whether the connection is what a new one would be.
 fn fits(kept: &KeptBackend, authorised: &Authorised, order: &[BackendAddress], envelope: &Envelope) -> bool {
     let place = &authorised.place;
-    let is_endpoint = match place.upstream.settings.load_balancing {
-        _ if place.affine.is_some() => order.first() == Some(&kept.endpoint),
-        LoadBalancing::UserHash => order.first() == Some(&kept.endpoint),
-        LoadBalancing::RoundRobin | LoadBalancing::LeastSessions => order.contains(&kept.endpoint),
-    };
+    let policy = place.upstream.settings.load_balancing;
+    let is_by_user = place.affine.is_some() || policy == LoadBalancing::UserHash;
+    let is_endpoint =
+        if is_by_user { order.first() == Some(&kept.endpoint) } else { order.contains(&kept.endpoint) };
     is_endpoint
         && is_routed_mail(authorised)
         && !kept.is_in_transaction
