@@ -15,6 +15,7 @@ use crate::controller::folder::{Loaded, Store};
 use crate::controller::index::Index;
 use crate::controller::render::{Completeness, Environment, Locality, Renderer};
 use crate::controller::validate::Validator;
+use crate::words::shown;
 
 /// The manifests to read.
 #[derive(Debug, Args)]
@@ -103,12 +104,12 @@ impl Found {
         }
         let pattern = path.to_string_lossy();
         if !pattern.contains(['*', '?', '[']) {
-            bail!("{}: there is no such file or folder", path.display());
+            bail!("{}: there is no such file or folder", shown(path));
         }
         let matches = glob::glob(&pattern)?.flatten().filter(|path| path.is_dir() || is_manifest(path));
         let matches: Vec<PathBuf> = matches.collect();
         if matches.is_empty() {
-            bail!("{pattern}: no folder and no .yaml, .yml or .json file matches");
+            bail!("{}: no folder and no .yaml, .yml or .json file matches", shown(path));
         }
         matches.iter().for_each(|path| self.add_tree(path));
         Ok(())

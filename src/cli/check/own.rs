@@ -1,21 +1,26 @@
 //! Warns if the address of a backend is that of a listener in the same files. Logins would come back without end, so the
 //! process refuses them (`dns/own.rs`).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use crate::api::listener::ListenerFields;
+use crate::api::route::RouteService;
+use crate::controller::index::Resource;
 use crate::controller::index::{Key, Kind, Objects};
+use crate::controller::render::route::service;
 use crate::controller::render::{Renderer, units};
 use crate::model::ListenerId;
 use crate::net::{BackendAddress, ListenAddress};
 
-/// A `backendAddress` that leads to a listener.
+/// A backend's address that leads to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OwnBackend {
     /// The object that has the field.
     pub(super) kind: Kind,
     pub(super) key: Key,
-    /// `spec.listeners[a].backendAddress`.
+    /// `spec.listeners[a].backendAddress`, `spec.backend.services[IMAP].address`.
     pub(super) field: String,
     /// The listener that it leads to.
     pub(super) target: ListenerId,
@@ -29,30 +34,49 @@ pub(super) fn backends(objects: &Objects, renderer: &Renderer) -> Vec<OwnBackend
         .flat_map(|outcome| &outcome.listeners)
         .filter_map(|listener| Some((&listener.id, listener.wanted.as_ref()?)))
         .collect();
-    let target = |fields: &ListenerFields| {
-        let backends = targets(units::backend_address(fields.backend_address.as_ref()?, None)?);
-        let leads = |address| backends.iter().any(|backend| leads_to(backend, address));
-        listeners.iter().find(|(_, address)| leads(address)).map(|(id, _)| (*id).clone())
-    };
     let mut found = Vec::new();
     for outcome in ours {
         let (kind, key) = (outcome.kind, &outcome.key);
-        let mut add = |place: &str, fields: &ListenerFields| {
-            let field = format!("{place}.backendAddress");
-            found.extend(target(fields).map(|target| OwnBackend { kind, key: key.clone(), field, target }));
-        };
-        let server = objects.servers.get(key).filter(|_| kind == Kind::Server);
-        for listener in
-            server.and_then(|server| server.spec.as_ref().ok()).iter().flat_map(|spec| &spec.listeners)
-        {
-            add(&format!("spec.listeners[{}]", listener.name), &listener.fields);
-        }
-        let listener = objects.listeners.get(key).filter(|_| kind == Kind::Listener);
-        if let Some(spec) = listener.and_then(|listener| listener.spec.as_ref().ok()) {
-            add("spec", &spec.listener);
+        for (field, address) in addresses(objects, kind, key) {
+            let Some(backend) = units::backend_address(address, None) else { continue };
+            let backends = targets(backend);
+            let leads = |listener| backends.iter().any(|backend| leads_to(backend, listener));
+            let target = listeners.iter().find(|(_, listener)| leads(listener));
+            found.extend(target.map(|(id, _)| OwnBackend {
+                kind,
+                key: key.clone(),
+                field,
+                target: (*id).clone(),
+            }));
         }
     }
     found
+}
+
+/// Returns the addresses of backends that the object's settings contain, with their fields.
+fn addresses<'a>(objects: &'a Objects, kind: Kind, key: &Key) -> Vec<(String, &'a String)> {
+    let of_listener = |place: &str, fields: &'a ListenerFields| {
+        Some((format!("{place}.backendAddress"), fields.backend_address.as_ref()?))
+    };
+    match kind {
+        Kind::Server => spec(&objects.servers, key).map(|spec| {
+            let place = |name| format!("spec.listeners[{name}]");
+            spec.listeners.iter().filter_map(|own| of_listener(&place(&own.name), &own.fields)).collect()
+        }),
+        Kind::Listener => spec(&objects.listeners, key)
+            .map(|spec| of_listener("spec", &spec.listener).into_iter().collect()),
+        Kind::Route => spec(&objects.routes, key).map(|spec| {
+            let address = |service: &'a RouteService| {
+                Some((format!("{}.address", service::path(service)), service.address.as_ref()?))
+            };
+            spec.backend.services.iter().filter_map(address).collect()
+        }),
+    }
+    .unwrap_or_default()
+}
+
+fn spec<'a, Spec>(all: &'a BTreeMap<Key, Arc<Resource<Spec>>>, key: &Key) -> Option<&'a Spec> {
+    all.get(key)?.spec.as_ref().ok().map(Arc::as_ref)
 }
 
 /// Returns the addresses of a backend, without names that need name servers.

@@ -7,6 +7,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 use serde_json::{Value, json};
 
 use crate::controller::reason::Reason;
+use crate::words::shown;
 
 use super::place::{Place, Source};
 
@@ -30,7 +31,7 @@ pub(super) struct Finding {
 impl Finding {
     /// Formats `file:line:column: object: field: reason: problem; remedy`.
     pub(super) fn short(&self) -> String {
-        let mut line = self.path.display().to_string();
+        let mut line = shown(&self.path);
         if let Some(Place { line: number, column, .. }) = &self.place {
             line = format!("{line}:{number}:{column}");
         }
@@ -52,7 +53,7 @@ impl Finding {
             Some(reason) => title.id(reason.name()).id_url(reason.link()),
             None => title,
         };
-        let path = self.path.display().to_string();
+        let path = shown(&self.path);
         let about = match (self.field.as_str(), self.object.as_str()) {
             ("", object) => object.to_owned(),
             (field, object) => format!("{field} of {object}"),

@@ -128,6 +128,15 @@ fn warns_of_a_backend_that_is_a_listener_of_the_same_files() {
     {
         assert_eq!(warned(address, backend), [""; 0], "{address} {backend}");
     }
+    let route = "apiVersion: mailgress.dev/v1alpha1\nkind: MailRoute\nmetadata: {name: r}\nspec: {serverRef: {name: s}, \
+                 match: {domains: [example.org]}, backend: {services: [{protocol: IMAP, address: 'localhost:143'}]}}\n";
+    let server = "spec: {auth: {passthrough: {}}, listeners: [{name: a, port: 143, tls: {mode: Disabled}, \
+                  backendAddress: 'b:143'}]}\n";
+    let (lines, wrong) = check(&format!("{HEAD}{server}---\n{route}"));
+    assert!(!wrong && lines.len() == 1, "{lines:?}");
+    let said = "warning: MailRoute default/r: spec.backend.services[IMAP].address: this is the address of listener \
+                default/s/a: ";
+    assert!(lines[0].contains(said), "{lines:?}");
 }
 
 #[test]
@@ -287,6 +296,12 @@ fn checked(files: &[(&str, &str)], strict: bool) -> (Vec<String>, bool) {
     let prefix = format!("{}/", folder.path().display());
     let lines = findings.iter().map(|finding| finding.short().replace(&prefix, "")).collect();
     (lines, findings.iter().any(|finding| finding.is_error))
+}
+
+#[test]
+fn a_file_name_cannot_control_the_terminal() {
+    let (lines, _) = checked(&[("a\u{1b}[2J\nb.yaml", "kind: [")], false);
+    assert!(lines[0].starts_with("a\\u{1b}[2J\\nb.yaml:"), "{lines:?}");
 }
 
 const WITH_SECRET: &str = "apiVersion: mailgress.dev/v1alpha1\nkind: MailServer\nmetadata: {name: s, namespace: mail}\n\

@@ -13,6 +13,7 @@ use crate::controller::index::{Key, Objects};
 use crate::controller::manifest::{self, Broken, Content, GeneratedObject, Manifest, Parsed};
 use crate::controller::render::Kind;
 use crate::controller::validate::Validator;
+use crate::words::shown;
 
 use super::half::{ends_cleanly, lacks_any};
 use super::scan::{Reading, Scan, Seen, Stamp};
@@ -65,7 +66,7 @@ pub struct Problem {
 /// `path:line:column: message`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        f.write_str(&shown(&self.path))?;
         if let Some((line, column)) = self.position {
             write!(f, ":{line}:{column}")?;
         }
@@ -307,7 +308,7 @@ fn duplicate(path: &Path, first: &Path, manifest: &Manifest) -> Problem {
     let Manifest { kind, key, .. } = manifest;
     let message = format!(
         "{kind} {key} is also in {}, which takes precedence; remove or rename one of them",
-        first.display()
+        shown(first)
     );
     let object = Some((kind.clone(), key.clone()));
     Problem { path: path.to_owned(), position: None, object, message }

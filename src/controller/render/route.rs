@@ -7,7 +7,7 @@ mod affinity;
 pub(crate) mod draft;
 pub mod lists;
 pub(crate) mod routing;
-mod service;
+pub(crate) mod service;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
