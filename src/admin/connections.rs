@@ -3,8 +3,9 @@
 //!
 //! If there is no room, a new connection replaces another one of the peer with the most connections. Of these, the one
 //! is closed whose last request is the oldest, whether it is idle, incomplete, waiting for changes or not reading its
-//! answer. A connection that connected or sent a request just now is spared as long as there is a descriptor. Thus a
-//! client that opens many connections does not lock out the kubelet.
+//! answer. A connection that connected or sent a request just now is spared as long as there is a descriptor, unless its
+//! peer has its full share: otherwise new connections would wait until those of a peer that sends requests all the time
+//! are old. Thus a client that opens many connections does not lock out the kubelet.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -168,9 +169,9 @@ impl Room {
 impl Table {
     /// Tells whether there is room. If there is not, tells connections to end, if possible.
     fn make_room(&mut self, peer: Peer) -> bool {
-        let now = Instant::now();
+        let (now, has_share) = (Instant::now(), self.has_share(peer));
         while let Some(first) = self.first_to_go(peer) {
-            if now < first.young_until {
+            if !has_share && now < first.young_until {
                 self.end_a_young_one(peer);
                 break;
             }
@@ -192,17 +193,22 @@ impl Table {
 
     /// Returns the connection that must end before this peer gets another one. `None` if none must or can.
     fn first_to_go(&mut self, peer: Peer) -> Option<&mut Open> {
+        let has_share = self.has_share(peer);
         let mut of_peers = BTreeMap::<Peer, usize>::new();
         for open in self.staying() {
             *of_peers.entry(open.peer).or_default() += 1;
         }
-        let of = |peer: Peer| of_peers.get(&peer).copied().unwrap_or_default();
-        let has_many = of(peer) >= self.room.of_peer;
-        if !has_many && of_peers.values().sum::<usize>() < self.room.staying {
+        if !has_share && of_peers.values().sum::<usize>() < self.room.staying {
             return None;
         }
-        let may_go = |open: &&mut Open| open.stage == Stage::Seen && (!has_many || open.peer == peer);
+        let of = |peer: Peer| of_peers.get(&peer).copied().unwrap_or_default();
+        let may_go = |open: &&mut Open| open.stage == Stage::Seen && (!has_share || open.peer == peer);
         self.open.values_mut().filter(may_go).min_by_key(|open| (Reverse(of(open.peer)), open.asked))
+    }
+
+    /// Tells whether the peer has as many connections as one peer may have.
+    fn has_share(&self, peer: Peer) -> bool {
+        self.staying().filter(|open| open.peer == peer).count() >= self.room.of_peer
     }
 
     fn has_descriptor(&self) -> bool {
@@ -321,7 +327,8 @@ mod tests {
     async fn a_connection_that_has_had_no_time_to_ask_stays_while_there_is_a_descriptor() {
         let connections = connections();
         let all = ROOM.staying + ROOM.ending;
-        let mut open: Vec<Connection> = (0..all).map(|_| connect(&connections, peer(1))).collect();
+        let peers = (0..all).map(|index| peer((index % 8) as u8));
+        let mut open: Vec<Connection> = peers.map(|peer| connect(&connections, peer)).collect();
         assert_eq!(ends(&open), [] as [usize; 0]);
         for _ in 0..3 {
             assert!(connections.enter(peer(1)).is_none());
@@ -331,7 +338,23 @@ mod tests {
         open.push(connect(&connections, peer(1)));
         grow_old().await;
         assert!(connections.enter(peer(1)).is_none());
-        assert_eq!(ends(&open).len(), all - ROOM.of_peer + 1, "as few as they may be");
+        assert_eq!(ends(&open).len(), all - ROOM.staying + 1, "as few as they may be");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_with_its_full_share_keeps_nobody_waiting() {
+        let connections = connections();
+        let probe = connect(&connections, peer(2));
+        let mut open = Vec::new();
+        for _ in 0..500 {
+            // Each of them asks all the time.
+            open.iter().for_each(Connection::asked);
+            open.push(connect(&connections, peer(1)));
+            open.retain(|connection| !connection.end().is_cancelled());
+            assert!(open.len() <= ROOM.of_peer);
+        }
+        assert!(connections.enter(peer(3)).is_some());
+        assert!(!probe.end().is_cancelled());
     }
 
     #[test]
