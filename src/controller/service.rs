@@ -64,8 +64,10 @@ pub struct OwnService {
     obstacle: Option<String>,
     /// Whether `spec.clusterIP` is `None`. Clients then connect to the pods directly.
     is_headless: bool,
-    /// Why the ports could not be applied.
-    refused: Option<String>,
+    /// The names of all its ports, of every protocol.
+    names: BTreeSet<String>,
+    /// Why ports could not be added.
+    refused: BTreeMap<u16, String>,
 }
 
 /// `spec.type`.
@@ -164,13 +166,14 @@ impl OwnService {
             selects_other_pods: false,
             obstacle: obstacle(service),
             is_headless: spec.cluster_ip.as_deref() == Some("None"),
-            refused: None,
+            names: spec.ports.iter().flatten().filter_map(|port| port.name.clone()).collect(),
+            refused: BTreeMap::new(),
         }
     }
 
-    /// Sets the ports of ready endpoints, and why the ports could not be applied.
+    /// Sets the ports of ready endpoints, and why ports could not be added.
     #[must_use]
-    pub fn with(self, endpoints: Option<BTreeSet<EndpointPort>>, refused: Option<String>) -> Self {
+    pub fn with(self, endpoints: Option<BTreeSet<EndpointPort>>, refused: BTreeMap<u16, String>) -> Self {
         Self { endpoints, refused, ..self }
     }
 
@@ -186,7 +189,7 @@ impl OwnService {
             return Reach::Unusable(format!("Service {key} (set by --service) {why}"));
         }
         let Some(found) = self.ports.get(&port) else {
-            return match &self.refused {
+            return match self.refused.get(&port) {
                 Some(why) => Reach::Refused(format!("cannot add port {port} to the Service {key}: {why}")),
                 None => Reach::Pending(format!("the Service {key} does not have the port {port} yet")),
             };
@@ -273,14 +276,15 @@ impl OwnService {
     /// ports are not used.
     #[must_use]
     pub fn patch(&self, ports: &BTreeSet<u16>) -> Value {
-        let taken = |name: &str| self.ports.values().any(|port| port.name == name);
+        let free = |name: &String| !self.names.contains(name);
         let entry = |number: &u16| {
             let known = self.ports.get(number).filter(|port| port.is_ours && !port.target.is_null());
             let (name, target) = known.map_or_else(
                 || {
-                    let name = format!("mail-{number}");
-                    let name = if taken(&name) { format!("{name}-tcp") } else { name };
-                    (name, json!(number))
+                    let usual = format!("mail-{number}");
+                    let others = (1..).map(|other| format!("{usual}-{other}"));
+                    let name = std::iter::once(usual.clone()).chain(others).find(free);
+                    (name.unwrap_or(usual), json!(number))
                 },
                 |port| (port.name.clone(), port.target.clone()),
             );

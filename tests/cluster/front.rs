@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, backend, listener, ready};
 use crate::support::manifest::with;
-use crate::support::ports;
+use crate::support::{ports, wait};
 
 const EDGE: &str = "mailserver/edge";
 
@@ -17,7 +17,11 @@ fn edge(cluster: &Cluster, ports: &[u16]) -> Value {
 
 fn has_port(cluster: &Cluster, port: u16) -> bool {
     let service = cluster.get("service/front");
-    service["spec"]["ports"].as_array().unwrap().iter().any(|found| found["port"] == port)
+    service["spec"]["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|found| found["port"] == port)
 }
 
 #[test]
@@ -59,6 +63,60 @@ fn a_port_that_the_api_server_refuses_is_told_with_its_reason() {
     cluster.allow_front("front");
     cluster.wait_for("Ready", EDGE);
     assert!(has_port(&cluster, port));
+}
+
+#[test]
+fn a_port_that_the_api_server_refuses_keeps_no_other_port_away() {
+    let Some(cluster) = Cluster::new("front-other") else { return };
+    let (gone, refused, good, backend) = (ports::free(), ports::free(), ports::free(), backend("backend"));
+    cluster.backends(&[(&backend, ready())]);
+    cluster.front("front");
+    cluster.front_endpoint("front", &[gone, good]);
+    cluster.apply(&edge(&cluster, &[gone]));
+    let _mailgress = cluster.replica(&["--service", "front-other/front"]);
+    cluster.wait_for("Ready", EDGE);
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": "front-other" },
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "front-other" } },
+                "resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["UPDATE"],
+                }],
+            },
+            "validations": [{ "expression": format!("object.spec.ports.all(port, port.port != {refused})") }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": "front-other" },
+        "spec": { "policyName": "front-other", "validationActions": ["Deny"] },
+    });
+    cluster.apply(&policy);
+    cluster.apply(&binding);
+    // A new policy takes effect after a moment.
+    wait::eventually("the policy is in force", || {
+        let bad = json!({ "spec": { "ports": [{ "name": "x", "port": refused }] } }).to_string();
+        let mut tried = cluster.kubectl_command();
+        tried.args(["-n", "front-other", "patch", "service/front", "--dry-run=server", "-p", &bad]);
+        (!tried.output().unwrap().status.success()).then_some(())
+    });
+    cluster.apply(&edge(&cluster, &[refused, good]));
+    let message = cluster.comes_to(EDGE, "Ready", "False", "ServiceRefused");
+    assert!(
+        message.contains(&format!("port {refused}")) && !message.contains(&good.to_string()),
+        "{message}"
+    );
+    wait::eventually("the other port is there, and the old one is not", || {
+        (has_port(&cluster, good) && !has_port(&cluster, gone)).then_some(())
+    });
+    cluster.kubectl(&["delete", "validatingadmissionpolicybinding/front-other"]);
+    cluster.wait_for("Ready", EDGE);
+    assert!(has_port(&cluster, refused));
 }
 
 #[test]

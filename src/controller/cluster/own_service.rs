@@ -3,7 +3,7 @@
 
 mod settle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -51,8 +51,13 @@ struct Seen {
 
 /// Why the Service does not have the wanted ports.
 enum Unwritten {
-    /// The API server refuses the change or does not answer.
-    Refused(String),
+    /// The API server refuses a change or does not answer.
+    Refused {
+        /// The reason.
+        why: String,
+        /// The ports that are missing for this, each with its reason.
+        ports: BTreeMap<u16, String>,
+    },
     /// The last ports stay, because a Service needs at least one.
     KeptLast,
 }
@@ -148,26 +153,70 @@ impl Keeper {
         let service = seen.service.as_ref().and_then(Option::as_ref);
         let (Some(wanted), Some(service)) = (wanted, service) else { return Ok(()) };
         let service = OwnService::read(service, &self.field_manager);
-        let key = &self.key;
         let ports = match service.plan(&wanted) {
             PortPlan::Keep => return Ok(()),
             PortPlan::KeepLast => return Err(Unwritten::KeptLast),
             PortPlan::Apply(ports) => ports,
         };
+        let Err(failure) = self.write(api, &service, &ports).await else { return Ok(()) };
+        let shown = service.shown();
+        let added: BTreeSet<u16> = ports.difference(&shown).copied().collect();
+        if !matches!(failure, Failure::Unreachable(_)) {
+            return self.write_one_by_one(api, &service, &ports & &shown, added).await;
+        }
+        Err(Unwritten::refused(added.into_iter().map(|port| (port, failure.to_string())).collect(), &failure))
+    }
+
+    /// Adds one port after the other, so that a port that the API server refuses does not keep the others away.
+    async fn write_one_by_one(
+        &self,
+        api: &Api<Service>,
+        service: &OwnService,
+        mut accepted: BTreeSet<u16>,
+        added: BTreeSet<u16>,
+    ) -> Result<(), Unwritten> {
+        let mut failed = None;
+        if !accepted.is_empty() && accepted != service.shown() {
+            failed = self.write(api, service, &accepted).await.err();
+        }
+        let mut refused = BTreeMap::new();
+        for port in added {
+            accepted.insert(port);
+            if let Err(failure) = self.write(api, service, &accepted).await {
+                accepted.remove(&port);
+                refused.insert(port, failure.to_string());
+                failed = Some(failure);
+            }
+        }
+        failed.map_or(Ok(()), |failure| Err(Unwritten::refused(refused, &failure)))
+    }
+
+    /// Makes these our ports.
+    async fn write(
+        &self,
+        api: &Api<Service>,
+        service: &OwnService,
+        ports: &BTreeSet<u16>,
+    ) -> Result<(), Failure> {
         let params = PatchParams::apply(&self.field_manager);
-        let patch = Patch::Apply(service.patch(&ports));
-        let applied = answered(api.patch(&key.name, &params, &patch)).await;
-        applied.map_err(|why| Unwritten::Refused(why.to_string()))?;
-        tracing::info!(ports = ports.len(), "updated the ports of Service {key}");
+        let patch = Patch::Apply(service.patch(ports));
+        answered(api.patch(&self.key.name, &params, &patch)).await?;
+        tracing::info!(ports = ports.len(), "updated the ports of Service {}", self.key);
         Ok(())
+    }
+}
+
+impl Unwritten {
+    fn refused(ports: BTreeMap<u16, String>, failure: &Failure) -> Self {
+        Self::Refused { why: failure.to_string(), ports }
     }
 }
 
 impl Seen {
     fn known(&self, key: &Key, field_manager: &str, now: Instant) -> KnownService {
         let refused = match &self.unwritten {
-            Some(Unwritten::Refused(why)) => Some(why.clone()),
-            Some(Unwritten::KeptLast) | None => None,
+            Some(Unwritten::Refused { ports, .. }) => ports.clone(),
+            Some(Unwritten::KeptLast) | None => BTreeMap::new(),
         };
         let front = match (&self.service, &self.unread) {
             (Some(Some(service)), _) => {
@@ -181,7 +230,7 @@ impl Seen {
         let problem = match (&self.unread, &front, &self.unwritten) {
             (Some((failure, _)), ..) => Some(format!("cannot be read: {failure}")),
             (None, Front::NotFound(_), _) => Some("does not exist".to_owned()),
-            (.., Some(Unwritten::Refused(why))) => Some(format!("cannot be updated: {why}")),
+            (.., Some(Unwritten::Refused { why, .. })) => Some(format!("cannot be updated: {why}")),
             (.., Some(Unwritten::KeptLast)) => Some(
                 "keeps its last ports although no listener uses them, because a Service needs at least one port; add a port \
                  of your own"

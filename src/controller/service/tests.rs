@@ -32,7 +32,7 @@ fn service(spec: &Value, status: &Value) -> OwnService {
 fn with(service: OwnService, ports: &[(&str, u16)]) -> OwnService {
     let port =
         |(name, number): &(&str, u16)| EndpointPort { name: (*name).to_owned(), number: Some(*number) };
-    service.with(Some(ports.iter().map(port).collect()), None)
+    service.with(Some(ports.iter().map(port).collect()), BTreeMap::new())
 }
 
 /// Returns why clients cannot connect to port 993 through this Service.
@@ -61,6 +61,7 @@ fn accepts_ports_that_others_have_changed() {
     let changed = json!([
         { "name": "mail-993", "port": 993, "targetPort": 10993 },
         { "name": "mail-995", "port": 80, "targetPort": 80 },
+        { "name": "mail-995-1", "port": 995, "targetPort": 995, "protocol": "UDP" },
     ]);
     let patch = service(&json!({ "ports": changed }), &json!({})).patch(&ports(&[993, 995, 587]));
     assert_eq!(
@@ -68,7 +69,7 @@ fn accepts_ports_that_others_have_changed() {
         json!([
             { "name": "mail-587", "port": 587, "targetPort": 587, "protocol": "TCP" },
             { "name": "mail-993", "port": 993, "targetPort": 10993, "protocol": "TCP" },
-            { "name": "mail-995-tcp", "port": 995, "targetPort": 995, "protocol": "TCP" },
+            { "name": "mail-995-2", "port": 995, "targetPort": 995, "protocol": "TCP" },
         ])
     );
 }
@@ -106,11 +107,12 @@ fn a_port_is_reached_when_the_service_and_its_ready_endpoints_have_it() {
     assert!(pending(&front(own()), 995));
     assert_eq!(front(with(own(), &[("smtp", 25), ("mail-993", 993)])).reach(993), Reach::Reached);
     assert!(pending(&front(with(own(), &[("smtp", 25)])), 993));
-    let refused = front(own().with(None, Some("forbidden".to_owned())));
+    let refused = front(own().with(None, BTreeMap::from([(995, "forbidden".to_owned())])));
     assert!(
         matches!(refused.reach(995), Reach::Refused(why) if why.starts_with("cannot add port 995 to the Service "))
     );
     assert_eq!(refused.reach(993), Reach::Reached);
+    assert!(pending(&refused, 143), "another port is not refused");
     assert_eq!(Front::None.reach(1), Reach::Reached);
     let key = Key::new("mail", "edge");
     assert!(pending(&Front::Awaited(key.clone()), 993));
