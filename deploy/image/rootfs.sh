@@ -27,6 +27,11 @@ certificates=${CERTIFICATES:-/etc/ssl/certs/ca-certificates.crt}
 epoch=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)}
 [ -f "$certificates" ] || { say "$certificates is missing: install ca-certificates, or name another in CERTIFICATES"; exit 1; }
 
+# Scanners of images find the dependencies in the binary, where cargo-auditable writes them. Debian has an older one.
+auditable=$target/programs/cargo-auditable@0.7.7
+[ -x "$auditable/bin/cargo-auditable" ] || CARGO_PROFILE_DEV_DEBUG=0 "${CARGO:-cargo}" install --quiet --debug --locked \
+    --root "$auditable" --target-dir "$target/programs/build" cargo-auditable@0.7.7 >&2
+
 # Another machine's code is compiled by Debian's cross compilers, which are named so.
 variable=$(printf '%s' "$triple" | tr '[:lower:]-' '[:upper:]_')
 under=$(printf '%s' "$triple" | tr - _)
@@ -43,7 +48,7 @@ export "CFLAGS_$under=-ffile-prefix-map=$root=/src -ffile-prefix-map=$cargo_home
 export SOURCE_DATE_EPOCH="$epoch"
 # What is only of use to a debugger is most of a development binary.
 export CARGO_PROFILE_DEV_STRIP=debuginfo
-(cd "$root" && "${CARGO:-cargo}" build --locked --bin mailgress \
+(cd "$root" && PATH="$auditable/bin:$PATH" "${CARGO:-cargo}" auditable build --locked --bin mailgress \
     --profile "$profile" --target "$triple" --target-dir "$target")
 [ "$profile" != dev ] || profile=debug
 

@@ -94,6 +94,27 @@ fn the_binary_needs_nothing_beside_it_and_does_not_say_where_it_was_built() {
 }
 
 #[test]
+fn the_binary_names_its_dependencies_for_scanners() {
+    let directory = tempfile::tempdir().unwrap();
+    let section = directory.path().join("section");
+    let dump = format!("--dump-section=.dep-v0={}", section.display());
+    let copy = directory.path().join("copy");
+    succeed(Command::new("objcopy").arg(dump).arg(rootfs().join("mailgress")).arg(copy));
+    let inflate =
+        "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(open(sys.argv[1], 'rb').read()))";
+    let text = succeed(Command::new("python3").args(["-c", inflate]).arg(section)).stdout;
+    let packages: Value = serde_json::from_slice(&text).unwrap();
+    let packages = packages["packages"].as_array().unwrap();
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    for name in ["mailgress", "tokio", "rustls", "kube", "aws-lc-rs"] {
+        let found = packages.iter().find(|package| package["name"] == name && package["kind"].is_null());
+        let found = found.unwrap_or_else(|| panic!("no {name} in {packages:?}"));
+        let locked = format!("name = \"{name}\"\nversion = {}\n", found["version"]);
+        assert!(lock.contains(&locked), "{locked}");
+    }
+}
+
+#[test]
 fn an_image_with_a_label_that_has_no_value_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let (files, archive) = (directory.path().join("files"), directory.path().join("image.tar"));
