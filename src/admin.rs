@@ -1,4 +1,5 @@
-//! The admin server: health, metrics, status and the rendered model.
+//! The admin server: health and metrics for everybody on the network, and status and the rendered model, by default
+//! only for this host ([`Pages`]).
 //!
 //! It does not know about mail: its data are passed in as JSON and as a metrics registry. It runs on the control
 //! threads, not on those of the data plane.
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{Query, RawQuery, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -43,8 +44,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use crate::model::Snapshot;
+use crate::model::served::sealed::{self, SEALED};
 use crate::model::served::{Bookmark, Ledger, Page, Totals};
+use crate::model::{SharedTicketKeys, Snapshot, TicketKeys};
 
 use bounds::Kind;
 use connections::{Connection, Connections};
@@ -69,6 +71,8 @@ pub struct AdminState {
     pub model: watch::Receiver<Arc<Snapshot>>,
     /// For `/served`, which other replicas request.
     pub served: Ledger,
+    /// The keys with which it is encrypted; without them, it is not.
+    pub keys: SharedTicketKeys,
     /// The host names that are answered.
     pub hosts: Hosts,
     /// Totals of this replica, for `/served`.
@@ -80,6 +84,17 @@ pub struct AdminState {
 /// Creates a page when it is requested.
 pub type Made = Arc<dyn Fn() -> Value + Send + Sync>;
 
+/// Which pages a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// What kubelet, Prometheus and the other replicas need: `/livez`, `/readyz`, `/metrics` and `/served`.
+    Health,
+    /// What names objects, backends and clients: the status page, `/status` and `/model`.
+    Status,
+    /// All of them.
+    All,
+}
+
 /// The shared state of the handlers.
 #[derive(Clone)]
 struct Desk {
@@ -87,26 +102,72 @@ struct Desk {
     makers: Makers,
 }
 
-/// Serves until `shutdown`. Then requests in progress have `LAST_MOMENT` to finish.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) -> io::Result<()> {
-    let (hosts, open) = (Arc::new(state.hosts.clone()), Connections::new(state.descriptors));
-    let router = Router::new()
-        .route("/", get(page::page))
+/// The admin server, without its listeners. Clones share the limits.
+#[derive(Clone)]
+pub struct Server {
+    desk: Desk,
+    hosts: Arc<Hosts>,
+    open: Connections,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Creates the server that shows this.
+    #[must_use]
+    pub fn new(state: AdminState) -> Self {
+        let (hosts, open) = (Arc::new(state.hosts.clone()), Connections::new(state.descriptors));
+        Self { desk: Desk { state, makers: Makers::new() }, hosts, open }
+    }
+
+    /// Serves these pages until `shutdown`. Then requests in progress have `LAST_MOMENT` to finish.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        pages: Pages,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        serve(listener, (router(pages, self.desk), self.hosts), &self.open, shutdown).await
+    }
+}
+
+fn router(pages: Pages, desk: Desk) -> Router {
+    let health = Router::new()
         .route(LIVEZ, get(async || "ok\n"))
         .route(READYZ, get(readyz))
         .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route("/model", get(model))
-        .route("/served", get(served))
-        .with_state(Desk { state, makers: Makers::new() });
+        .route("/served", get(served));
+    let status =
+        Router::new().route("/", get(page::page)).route("/status", get(status)).route("/model", get(model));
+    let elsewhere = || get(async || (StatusCode::NOT_FOUND, ELSEWHERE));
+    match pages {
+        Pages::Health => {
+            ["/", "/status", "/model"].iter().fold(health, |all, path| all.route(path, elsewhere()))
+        }
+        Pages::Status => status,
+        Pages::All => health.merge(status),
+    }
+    .with_state(desk)
+}
+
+async fn serve(
+    listener: TcpListener,
+    (router, hosts): (Router, Arc<Hosts>),
+    open: &Connections,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
     let tasks = TaskTracker::new();
     loop {
         let admitted = tokio::select! {
             () = shutdown.cancelled() => break,
-            admitted = admit(&listener, &open) => admitted,
+            admitted = admit(&listener, open) => admitted,
         };
         let Some((stream, connection)) = admitted else { continue };
         tasks.spawn(converse(stream, connection, (router.clone(), Arc::clone(&hosts)), shutdown.clone()));
@@ -182,6 +243,8 @@ const LIVEZ: &str = "/livez";
 const READYZ: &str = "/readyz";
 const MISDIRECTED: &str = "the admin server does not answer for this host name: use localhost, an IP address or the pod's \
                            name, or add the name to --admin-hosts (MAILGRESS_ADMIN_HOSTS; admin.hosts in the chart)\n";
+const ELSEWHERE: &str = "this page is at --status-address, by default port 9091 of localhost: use `kubectl port-forward \
+                         deploy/mailgress 9091`, then http://localhost:9091/\n";
 /// Time limit for a request to arrive, also for the next one on a kept connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum bytes of a request's head, and of an answer that waits to be written.
@@ -238,6 +301,7 @@ struct Asked {
 async fn served(
     State(Desk { state, makers }): State<Desk>,
     visitor: Visitor,
+    RawQuery(query): RawQuery,
     Query(asked): Query<Asked>,
 ) -> Response {
     let read = asked.instance.zip(asked.version).map(|(instance, version)| Bookmark { instance, version });
@@ -253,9 +317,20 @@ async fn served(
         if asked.only.as_deref() == Some("exclusive") {
             page.objects.clear();
         }
-        reply::json(&page)
+        let page = reply::json(&page);
+        match state.keys.load() {
+            Some(keys) => encrypted(&keys, &query.unwrap_or_default(), page),
+            None => page,
+        }
     };
     makers.make(Kind::Served, visitor.peer(), page).await
+}
+
+fn encrypted(keys: &TicketKeys, query: &str, page: Whole) -> Whole {
+    match sealed::seal(keys, query, page.into_body()) {
+        Some(sealed) => reply::with_type(HeaderValue::from_static(SEALED), sealed),
+        None => reply::failed("the answer cannot be encrypted"),
+    }
 }
 
 /// Maximum time that a replica waits for changes.
@@ -289,12 +364,18 @@ mod tests {
         address: SocketAddr,
         readiness: Readiness,
         ledger: Ledger,
+        keys: SharedTicketKeys,
         shutdown: CancellationToken,
         task: tokio::task::JoinHandle<io::Result<()>>,
     }
 
     impl TestServer {
         async fn start() -> Self {
+            Self::start_with(Pages::All).await
+        }
+
+        async fn start_with(pages: Pages) -> Self {
+            let keys = SharedTicketKeys::default();
             let replica = Replica { name: "a".into(), instance: "1".into(), node_address: None };
             let ledger = Ledger::new(replica);
             let asked = AtomicU64::new(0);
@@ -311,6 +392,7 @@ mod tests {
                 status: Arc::new(move || json!({ "asked": asked.fetch_add(1, Ordering::Relaxed) })),
                 model,
                 served: ledger.clone(),
+                keys: keys.clone(),
                 hosts: Hosts::new(["x".to_owned()]),
                 totals: Arc::new(|| Totals { sessions: 7, ..Totals::default() }),
                 descriptors: 81,
@@ -318,8 +400,8 @@ mod tests {
             let (listener, shutdown) =
                 (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
             let address = listener.local_addr().unwrap();
-            let task = tokio::spawn(serve(listener, state, shutdown.clone()));
-            Self { address, readiness, ledger, shutdown, task }
+            let task = tokio::spawn(Server::new(state).serve(listener, pages, shutdown.clone()));
+            Self { address, readiness, ledger, keys, shutdown, task }
         }
 
         /// Returns the whole response.
@@ -374,6 +456,46 @@ mod tests {
         );
         assert!(served.get("/served?instance=0&version=9").await.contains(r#""whole":true"#));
         assert!(served.get("/served?version=x").await.starts_with("HTTP/1.1 400"));
+    }
+
+    #[tokio::test]
+    async fn the_network_sees_health_and_metrics_only() {
+        let health = TestServer::start_with(Pages::Health).await;
+        for path in ["/livez", "/readyz", "/metrics", "/served"] {
+            assert!(health.get(path).await.starts_with("HTTP/1.1 200"), "{path}");
+        }
+        for path in ["/", "/status", "/model"] {
+            let page = health.get(path).await;
+            assert!(page.starts_with("HTTP/1.1 404") && page.contains("--status-address"), "{page}");
+        }
+        let status = TestServer::start_with(Pages::Status).await;
+        for path in ["/", "/status", "/model"] {
+            assert!(status.get(path).await.starts_with("HTTP/1.1 200"), "{path}");
+        }
+        for path in ["/metrics", "/served"] {
+            assert!(status.get(path).await.starts_with("HTTP/1.1 404"), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_replica_with_the_same_keys_can_read_what_is_served() {
+        let served = TestServer::start_with(Pages::Health).await;
+        let current = crate::model::TicketKey::from_bytes(&[1; 48]).unwrap();
+        served.keys.store(Some(TicketKeys { current, others: Vec::new() }));
+        let query = "wait=0&nonce=7";
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let head = format!("GET /served?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        assert!(head.contains(SEALED), "{head}");
+        let body = answer.split_off(end + 4);
+        assert!(!body.windows(7).any(|part| part == b"version"), "{body:?}");
+        let page = sealed::open(&served.keys, query, true, body).unwrap();
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        assert_eq!(page["totals"]["sessions"], 7);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ pub mod replicas;
 mod signals;
 mod source;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, AdminState, Hosts, Readiness, ReadinessGuard};
+use crate::admin::{self, AdminState, Hosts, Pages, Readiness, ReadinessGuard};
 use crate::controller::Start;
 use crate::controller::metrics::Metrics;
 use crate::controller::publisher::{Channels as SourceChannels, Publisher};
@@ -56,8 +57,10 @@ pub struct RunOptions {
     pub locality: Locality,
     /// Peers whose PROXY headers are trusted and required, for listeners on all addresses without `proxyProtocol`.
     pub trusted_peers: Vec<IpNet>,
-    /// The address of the admin server.
+    /// The address for health, metrics and the other replicas.
     pub admin_address: SocketAddr,
+    /// The address for the status page, `/status` and `/model`. If it is the same, one listener has all pages.
+    pub status_address: SocketAddr,
     /// Host names for the admin server, in addition to addresses, localhost and our own name.
     pub admin_hosts: Vec<String>,
     /// The path of the control socket, if there is one.
@@ -115,16 +118,16 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         publisher.set_locality(options.locality.clone());
         let readiness = Readiness::new();
         let link = exclusive.start(&ledger, &readiness);
-        let source = Source::new(&options.origin, publisher, &metrics, tickets, link).await?;
+        let source = Source::new(&options.origin, publisher, &metrics, tickets.clone(), link).await?;
         let signals = Signals::new(source.reread())?;
         readiness.register(&registry)?;
-        let admin = listen(options.admin_address)?;
+        let listeners = listen(options)?;
         let sources = page::Sources {
             status_store,
             snapshots,
             reports: report_receiver.clone(),
             observer: observer.clone(),
-            replica: shown_replica(options, ledger.replica(), admin.local_addr()?.port()),
+            replica: shown_replica(options, ledger.replica(), listeners.status_port()?),
             ledger,
             started,
         };
@@ -132,8 +135,8 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
         let open = |path| Control::open(path, &observer, &sources.snapshots, &sources.replica.name);
         let control = control.map(open).transpose()?;
         tokio::spawn(mark_rates(observer));
-        let state = admin_state(sources, readiness.clone(), registry, options, &hostname);
-        let admin = Admin { listener: admin, state, readiness, reports: report_receiver, control };
+        let state = admin_state(sources, tickets, readiness.clone(), registry, options, &hostname);
+        let admin = Admin { listeners, state, readiness, reports: report_receiver, control };
         serve(options, proxy, source, admin, End { signals, log: log.clone() }).await
     });
     // A read that blocks (on a network file system) must not delay the end of the process.
@@ -154,6 +157,7 @@ fn data_plane(options: &RunOptions) -> Options {
 /// Collects what the admin server shows.
 fn admin_state(
     sources: page::Sources,
+    keys: SharedTicketKeys,
     readiness: Readiness,
     metrics: Registry,
     options: &RunOptions,
@@ -168,6 +172,7 @@ fn admin_state(
         status: Arc::new(move || status_store.document()),
         model: snapshots,
         served,
+        keys,
         hosts: admin_hosts(options, hostname),
         totals: Arc::new(move || counted.totals()),
         descriptors: Descriptors::of_process(options.workers).admin,
@@ -176,7 +181,7 @@ fn admin_state(
 
 /// The parts of the admin server.
 struct Admin {
-    listener: TcpListener,
+    listeners: Listeners,
     state: AdminState,
     readiness: Readiness,
     reports: watch::Receiver<Arc<BindReport>>,
@@ -196,7 +201,7 @@ async fn serve(
     admin: Admin,
     end: End,
 ) -> anyhow::Result<()> {
-    let Admin { listener, state, readiness, mut reports, control } = admin;
+    let Admin { listeners, state, readiness, mut reports, control } = admin;
     let End { mut signals, log } = end;
     let draining = CancellationToken::new();
     let ended = CancellationToken::new();
@@ -204,7 +209,7 @@ async fn serve(
     if let Some(start) = source.start() {
         tokio::spawn(wait_for_start(start, readiness.block("the controller has not started yet")));
     }
-    let mut serving = tokio::spawn(admin::serve(listener, state, ended.clone()));
+    let mut serving = tokio::spawn(listeners.serve(admin::Server::new(state), ended.clone()));
     let _socket = control.map(|control| control.serve(ended.clone()));
     let mut data_plane = tokio::spawn(proxy.run(draining.clone()));
     let mut source = tokio::spawn(source.run(draining.clone(), ended.clone()));
@@ -274,8 +279,42 @@ fn registry(log: &Log) -> anyhow::Result<Registry> {
     Ok(registry)
 }
 
-/// Opens the socket of the admin server.
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// The sockets of the admin server.
+struct Listeners {
+    admin: TcpListener,
+    /// `None`: `admin` has all pages.
+    status: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn status_port(&self) -> io::Result<u16> {
+        Ok(self.status.as_ref().unwrap_or(&self.admin).local_addr()?.port())
+    }
+
+    async fn serve(self, server: admin::Server, shutdown: CancellationToken) -> io::Result<()> {
+        let Some(status) = self.status else { return server.serve(self.admin, Pages::All, shutdown).await };
+        let status = server.clone().serve(status, Pages::Status, shutdown.clone());
+        tokio::try_join!(server.serve(self.admin, Pages::Health, shutdown), status)?;
+        Ok(())
+    }
+}
+
+/// Opens the sockets of the admin server.
+fn listen(options: &RunOptions) -> anyhow::Result<Listeners> {
+    let (admin, status) = (options.admin_address, options.status_address);
+    let one = admin == status;
+    let listeners = Listeners {
+        admin: listen_at(admin, "--admin-address")?,
+        status: (!one).then(|| listen_at(status, "--status-address")).transpose()?,
+    };
+    info!(address = %listeners.admin.local_addr()?, "the admin server listens");
+    if let Some(status) = &listeners.status {
+        info!(address = %status.local_addr()?, "the status page is at this address");
+    }
+    Ok(listeners)
+}
+
+fn listen_at(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // Connections of a process that has just ended may still occupy the address.
@@ -283,14 +322,12 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    let listener = listen().with_context(|| {
+    listen().with_context(|| {
         format!(
-            "cannot listen on --admin-address {address}; if another process uses it (`ss -ltnp` shows which), choose another \
+            "cannot listen on {flag} {address}; if another process uses it (`ss -ltnp` shows which), choose another \
              address or port"
         )
-    })?;
-    info!(address = %listener.local_addr()?, "admin server is listening; the status page is at /");
-    Ok(listener)
+    })
 }
 
 /// Length of the accept queue. If the queue is full, the kernel drops the first packet of a probe, which delays the
@@ -311,12 +348,12 @@ fn admin_hosts(options: &RunOptions, hostname: &str) -> Hosts {
 }
 
 /// Describes this replica for the status page.
-fn shown_replica(options: &RunOptions, replica: &Replica, admin_port: u16) -> ShownReplica {
+fn shown_replica(options: &RunOptions, replica: &Replica, status_port: u16) -> ShownReplica {
     ShownReplica {
         name: replica.name.clone(),
         version: process::SHOWN_VERSION.to_owned(),
         class: options.class.clone(),
-        admin_port,
+        status_port,
         ..ShownReplica::default()
     }
 }

@@ -36,5 +36,5 @@ pub use routes::{
 pub use sessions::SessionId;
 pub use settings::{Backend, HealthCheck, Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
 pub use snapshot::{InboundProxyProtocol, Listeners, Snapshot, Socket, TlsMode, UntrustedPeers};
-pub use tickets::{SharedTicketKeys, TicketKey, TicketKeys};
+pub use tickets::{Purpose, SharedTicketKeys, TicketKey, TicketKeys};
 pub use tls::{Certificate, ClientAuth, ClientAuthMode, MinVersion, ServerTls, TrustAnchors};

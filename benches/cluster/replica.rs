@@ -52,6 +52,8 @@ impl Replicas {
                 &name,
                 "--admin-address",
                 &admin_text,
+                "--status-address",
+                &admin_text,
                 "--drain-timeout",
                 "0s",
             ];
@@ -115,12 +117,9 @@ impl Replica {
         self.get("/readyz").is_ok()
     }
 
-    /// Returns the number of objects that it serves without a problem.
+    /// Returns the number of listeners that it serves.
     pub fn serves(&self) -> usize {
-        let Ok(body) = self.get("/served") else { return 0 };
-        let page: Value = serde_json::from_str(&body).unwrap();
-        let objects = page["objects"].as_array().unwrap();
-        objects.iter().filter(|object| object["served"]["problems"].is_null()).count()
+        self.samples("mailgress_listener_bound").iter().filter(|(_, value)| *value == 1).count()
     }
 
     /// Returns the resident memory in bytes.

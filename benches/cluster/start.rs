@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::replica::{Replica, Replicas, difference};
 use crate::seen::{PATIENCE, Seen};
 use crate::table::{Table, mebibytes, short};
-use crate::world::World;
+use crate::world::{LISTENERS, World};
 
 /// Starts with objects that have no status yet.
 pub async fn first(world: &World, seen: &Seen, table: &mut Table) -> Replicas {
@@ -45,7 +45,8 @@ pub async fn second(world: &World, table: &mut Table) -> Replicas {
 /// Waits until both are ready, and until both serve everything.
 async fn served(replicas: &Replicas, servers: usize) -> (Duration, Duration) {
     let ready = until("both are ready", replicas, Replica::is_ready).await;
-    let served = until("both serve everything", replicas, |replica| replica.serves() == servers).await;
+    let served =
+        until("both serve everything", replicas, |replica| replica.serves() == servers * LISTENERS).await;
     (ready, served)
 }
 

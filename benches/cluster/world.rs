@@ -185,7 +185,8 @@ impl World {
                 "backendRef": { "name": service, "port": 143 },
             })
         };
-        let listeners = [listener("imaps", "IMAP", self.imaps), listener("pop3s", "POP3", self.pop3s)];
+        let listeners: [_; LISTENERS] =
+            [listener("imaps", "IMAP", self.imaps), listener("pop3s", "POP3", self.pop3s)];
         let server = json!({
             "apiVersion": "mailgress.dev/v1alpha1",
             "kind": "MailServer",
@@ -246,3 +247,6 @@ fn slice(name: &str, service: &str, port: &str, at: SocketAddr, endpoint: &Value
 const NAMESPACES: usize = 100;
 /// Concurrent requests.
 const AT_ONCE: usize = 32;
+
+/// The number of listeners of each MailServer.
+pub const LISTENERS: usize = 2;

@@ -262,7 +262,8 @@ pub(crate) fn mailgress(
     let mut command = run.command(binary);
     command.arg("run").arg("--manifests").arg(manifests);
     command.args(["--workers", &run.workers().to_string(), "--drain-timeout", "0s"]);
-    command.args(["--admin-address", &format!("127.0.0.1:{}", free_port()?)]);
+    let admin = format!("127.0.0.1:{}", free_port()?);
+    command.args(["--admin-address", &admin, "--status-address", &admin]);
     Peer::start("Mailgress", version, command, ports, identity, home.join("log"))
 }
 

@@ -171,6 +171,7 @@ free_port submission_port 2587
 free_port imaps_port 2993
 free_port pop3s_port 2995
 free_port admin_port 9090
+free_port status_port 9091
 free_port smtp_backend_port 10587
 free_port imap_backend_port 10143
 free_port pop3_backend_port 10110
@@ -242,10 +243,10 @@ fill_in "$here/mail.yaml" "$work/manifests/mail.yaml" \
     "127.0.0.1:10110=127.0.0.1:$pop3_backend_port"
 grep -v '^#' "$work/manifests/mail.yaml" | excerpt
 cd "$root"
-printf '   $ %s run --manifests target/quickstart/manifests --admin-address 127.0.0.1:%s\n' \
-    "${mailgress#"$root"/}" "$admin_port"
+printf '   $ %s run --manifests target/quickstart/manifests --admin-address 127.0.0.1:%s --status-address 127.0.0.1:%s\n' \
+    "${mailgress#"$root"/}" "$admin_port" "$status_port"
 "$mailgress" run --manifests target/quickstart/manifests --admin-address "127.0.0.1:$admin_port" \
-    </dev/null >"$work/mailgress.log" 2>&1 8>&- 9>&- &
+    --status-address "127.0.0.1:$status_port" </dev/null >"$work/mailgress.log" 2>&1 8>&- 9>&- &
 mailgress_pid=$!
 deadline=$((SECONDS + WAIT_SECONDS))
 until curl -fs -o /dev/null "http://127.0.0.1:$admin_port/readyz"; do
@@ -304,8 +305,8 @@ Mailgress stays up until Ctrl-C. By hand:
 
    openssl s_client -quiet -CAfile $ca -connect localhost:$imaps_port
    openssl s_client -quiet -CAfile $ca -starttls smtp -connect localhost:$submission_port
-   ${mailgress#"$root"/} status --address http://127.0.0.1:$admin_port
-   http://127.0.0.1:$admin_port/                          # the status page; also /status, /metrics
+   ${mailgress#"$root"/} status --address http://127.0.0.1:$status_port
+   http://127.0.0.1:$status_port/                          # the status page; metrics: http://127.0.0.1:$admin_port/metrics
    edit target/quickstart/manifests/mail.yaml      # swapped in at once
    tail -f target/quickstart/mailgress.log
 

@@ -195,9 +195,9 @@ mod tests {
         let page = document(&view, &Question::default(), &[]).into_string();
         assert!(page.contains("42 on all 2 replicas") && page.contains("3 of 4 ready"), "{page}");
         let replica =
-            Replica { leads: Some(false), leader: Some("b".into()), admin_port: 9090, ..Replica::default() };
+            Replica { leads: Some(false), leader: Some("b".into()), status_port: 9091, ..Replica::default() };
         let page = document(&View { replica, ..View::default() }, &Question::default(), &[]).into_string();
-        assert!(page.contains("Leader: b") && page.contains("kubectl port-forward pod/b 9090"), "{page}");
+        assert!(page.contains("Leader: b") && page.contains("kubectl port-forward pod/b 9091"), "{page}");
     }
 
     #[test]

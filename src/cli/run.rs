@@ -77,12 +77,17 @@ pub struct Run {
     #[arg(long, value_name = "NETWORKS", env = "MAILGRESS_PROXY_PROTOCOL_TRUSTED_PEERS", value_delimiter = ',', value_parser = peers)]
     proxy_protocol_trusted_peers: Vec<IpNet>,
 
-    /// Listen on this address for /livez, /readyz, /metrics, /status, /model, the status page, and /served for other
-    /// replicas.
+    /// Listen on this address for /livez, /readyz, /metrics, and /served for other replicas.
     #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_ADMIN_ADDRESS", default_value = "0.0.0.0:9090")]
     admin_address: SocketAddr,
 
-    /// Additional host names for requests to the admin server, such as those of an Ingress; `*` allows every name.
+    /// Listen on this address for the status page, /status and /model, which name objects, backends and addresses of
+    /// clients. By default only this host can connect, and `kubectl port-forward`. With the same address as
+    /// --admin-address, one port has all pages.
+    #[arg(long, value_name = "ADDRESS", env = "MAILGRESS_STATUS_ADDRESS", default_value = "127.0.0.1:9091")]
+    status_address: SocketAddr,
+
+    /// Additional host names for requests to these two addresses, such as those of an Ingress; `*` allows every name.
     /// localhost, IP addresses and the names of pod and host are always allowed. Requests for other names get 421, as
     /// protection against DNS rebinding; /livez and /readyz are answered for every name.
     #[arg(long, value_name = "NAMES", env = "MAILGRESS_ADMIN_HOSTS", value_delimiter = ',', value_parser = host)]
@@ -150,6 +155,7 @@ impl Run {
             locality: Locality { zone: named(self.zone.as_ref()), node: named(self.node_name.as_ref()) },
             trusted_peers: self.proxy_protocol_trusted_peers.clone(),
             admin_address: self.admin_address,
+            status_address: self.status_address,
             admin_hosts: self.admin_hosts.clone(),
             control_socket: self.control_socket.clone(),
             workers: self.workers.map_or(cpus, usize::from),

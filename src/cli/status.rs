@@ -24,8 +24,8 @@ use super::table::{Cell, Table, terminal_width};
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct Status {
-    /// Admin address of the instance to ask.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", conflicts_with_all = ["kubeconfig", "namespace", "all_namespaces"])]
+    /// Status address of the instance to ask.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9091", conflicts_with_all = ["kubeconfig", "namespace", "all_namespaces"])]
     address: String,
 
     /// Ask the cluster of this kubeconfig instead of an instance.

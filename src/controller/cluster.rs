@@ -147,7 +147,13 @@ impl ClusterSource {
         if let (Some(link), Some(service)) = (&self.options.exclusive, &self.options.replicas) {
             let own = self.publisher.ledger().replica().name.clone();
             let client = self.clients.watches.clone();
-            tokio::spawn(agreement::agree(client, service.clone(), own, link.clone()));
+            tokio::spawn(agreement::agree(
+                client,
+                service.clone(),
+                self.options.ticket_keys.clone(),
+                own,
+                link.clone(),
+            ));
         }
         let mut lead = Lead::start(&self.clients, &self.options, &self.publisher, &shutdown);
         self.follow();

@@ -3,6 +3,8 @@
 //! A ledger numbers its changes. A reader that knows a version gets only later changes, and can wait for the next one.
 //! This needs no writes to the API server.
 
+pub mod sealed;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;

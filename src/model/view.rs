@@ -84,7 +84,7 @@ pub struct Replica {
     /// The name of another leader, if it is known.
     pub leader: Option<String>,
     /// The port of the admin server.
-    pub admin_port: u16,
+    pub status_port: u16,
 }
 
 /// Totals of all listeners.

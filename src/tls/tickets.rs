@@ -1,19 +1,18 @@
 //! Session tickets (RFC 5077, RFC 8446 section 4.6.1): encrypted with the keys that the replicas share, or with keys of
 //! this process while there are none.
 //!
-//! A shared ticket is `name || salt || AES-256-GCM(issued || session)`. The cipher's key is derived (HKDF, RFC 5869)
-//! from the shared key, the salt and the context of the listener, so a ticket of one context means nothing in another.
+//! A shared ticket is `issued || session`, sealed for the context of the listener, so a ticket of one context means
+//! nothing in another.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hkdf, rand};
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 use rustls_pki_types::UnixTime;
 
-use crate::model::{ClientAuth, ClientAuthMode, ServerTls, SharedTicketKeys, TicketKey, TicketKeys};
+use crate::model::{ClientAuth, ClientAuthMode, Purpose, ServerTls, SharedTicketKeys, TicketKeys};
 use crate::protocol::Protocol;
 
 use super::stamp::{stamp, unstamp};
@@ -58,48 +57,17 @@ impl ProducesTickets for Tickets {
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let plain = stamp(plain, UnixTime::now());
         match self.shared.load() {
-            Some(keys) => seal(&keys.current, &self.context, plain),
+            Some(keys) => keys.seal(Purpose::SessionTicket, &self.context.0, plain),
             None => self.own.encrypt(&plain),
         }
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let shared = self.shared.load().and_then(|keys| open(&keys, &self.context, cipher));
+        let open = |keys: Arc<TicketKeys>| keys.open(Purpose::SessionTicket, &self.context.0, cipher);
+        let shared = self.shared.load().and_then(open);
         let plain = shared.or_else(|| self.own.decrypt(cipher))?;
         unstamp(&plain, UnixTime::now(), self.lifetime)
     }
-}
-
-fn seal(key: &TicketKey, context: &Context, mut plain: Vec<u8>) -> Option<Vec<u8>> {
-    let mut salt = [0; SALT_LENGTH];
-    rand::fill(&mut salt).ok()?;
-    let cipher = cipher(key, context, &salt)?;
-    cipher.seal_in_place_append_tag(nonce(), Aad::from(key.name()), &mut plain).ok()?;
-    Some([&key.name()[..], &salt, &plain].concat())
-}
-
-fn open(keys: &TicketKeys, context: &Context, ticket: &[u8]) -> Option<Vec<u8>> {
-    let (name, rest) = ticket.split_first_chunk()?;
-    let (salt, sealed) = rest.split_first_chunk()?;
-    let key = keys.named(name)?;
-    let mut plain = sealed.to_vec();
-    let length = cipher(key, context, salt)?.open_in_place(nonce(), Aad::from(name), &mut plain).ok()?.len();
-    plain.truncate(length);
-    Some(plain)
-}
-
-/// Derives the cipher of one ticket. With a random nonce alone, one AES-GCM key must not encrypt more than 2^32 tickets
-/// (NIST SP 800-38D), and all replicas together may come near to that between two rotations.
-fn cipher(key: &TicketKey, context: &Context, salt: &[u8; SALT_LENGTH]) -> Option<LessSafeKey> {
-    let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key.expose());
-    let info = [LABEL, &context.0[..]];
-    let derived = derived.expand(&info, &AES_256_GCM).ok()?;
-    Some(LessSafeKey::new(UnboundKey::from(derived)))
-}
-
-/// Each key encrypts one ticket, so all tickets can have the same nonce.
-fn nonce() -> Nonce {
-    Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
 
 /// What must be equal for a session of one listener to be resumed at another: a hash of the protocol and of the TLS
@@ -165,9 +133,6 @@ impl Fields {
     }
 }
 
-/// Separates this use of the shared keys from any other.
-const LABEL: &[u8] = b"mailgress session ticket v1";
-const SALT_LENGTH: usize = 32;
 /// A shared key decrypts for two rotations of 12 hours after the last ticket that it has encrypted.
 const LONGEST_SHARED: Duration = Duration::from_secs(24 * 3600);
 /// rustls' keys decrypt for six hours after the last ticket that they have encrypted.
@@ -176,6 +141,7 @@ const LONGEST_OWN: Duration = Duration::from_secs(6 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TicketKey;
     use crate::tls::testing::{Ca, client_auth, server_tls};
 
     fn key(byte: u8) -> TicketKey {

@@ -114,6 +114,8 @@ fn values_that_do_not_go_together_are_refused_with_what_to_do() {
         ("proxyProtocol.provider=aws", "it needs proxyProtocol.trustedPeers"),
         ("service.ports=null", "service.ports: a new Service needs at least one port"),
         ("service.ports[0].port=9090", "service.ports: 9090 is the admin port"),
+        ("service.ports[0].port=9091", "service.ports: 9091 is the port of the status page"),
+        ("admin.status.port=9090", "admin.status.port: it is also admin.port, at another address"),
         ("podDisruptionBudget.minAvailable=1", "minAvailable and maxUnavailable exclude each other"),
         ("serviceAccount.create=false", "serviceAccount.name: say which one"),
         (
@@ -202,7 +204,7 @@ fn mailgress_may_read_what_the_mail_servers_of_the_values_name() {
     };
     let rule = |resource: &str, names: &[&str]| json!({ "apiGroups": [""], "resources": [resource], "resourceNames": names, "verbs": ["get", "list", "watch"] });
     let secrets =
-        rule("secrets", &["auth-key", "backend-client", "client-ca", "extra", "mail-tls", "pop-tls"]);
+        rule("secrets", &["auth-key", "backend-client", "client-ca", "extra", "mail-tls", "more", "pop-tls"]);
     assert_eq!(role("mail"), json!([secrets, rule("configmaps", &["auth-ca", "client-crl"])]));
     assert_eq!(role("other"), json!([rule("secrets", &["theirs"])]));
     let server = find(&objects, "MailServer", "example").unwrap();

@@ -102,7 +102,13 @@ fn a_client_resumes_at_the_other_replica_and_after_a_restart() {
             let key = key.as_str().unwrap();
             assert!(!shown.contains(key) && !replica.log().contains(key), "{name} is shown");
         }
+        let told = replica.page("/served");
+        assert!(!told.contains("instance"), "other replicas get it encrypted: {told}");
     }
+    // The leader understands what the other replica tells it.
+    let changed = json!({ "spec": { "limits": { "maxConnections": 50 } } });
+    pair.cluster.apply(&with(edge(&pair.cluster, at), &changed));
+    pair.cluster.wait_for("Ready", EDGE);
 }
 
 #[test]

@@ -207,6 +207,27 @@ fn an_answer_that_nobody_reads_and_half_a_request_end_by_themselves() {
 }
 
 #[test]
+fn the_admin_address_shows_health_and_metrics_and_the_status_address_the_rest() {
+    let status = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let edge = Edge::start(&["--status-address", &status.to_string()]);
+    let [here, _] = SOURCES;
+    let shown = |path: &str| {
+        let mut wire = Wire::connect_from(here, status).unwrap();
+        wire.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).unwrap();
+        wire.rest(PROBE)
+    };
+    for path in ["/livez", "/readyz", "/metrics", "/served"] {
+        assert!(edge.get(here, path, "localhost").starts_with("HTTP/1.1 200"), "{path}");
+        assert!(shown(path).starts_with("HTTP/1.1 404"), "{path}");
+    }
+    for path in ["/", "/status", "/model"] {
+        assert!(shown(path).starts_with("HTTP/1.1 200"), "{path}");
+        let hint = edge.get(here, path, "localhost");
+        assert!(hint.starts_with("HTTP/1.1 404") && hint.contains("--status-address"), "{path}: {hint}");
+    }
+}
+
+#[test]
 fn a_page_that_is_called_by_a_strangers_name_is_refused_and_probes_are_not() {
     let edge = Edge::start(&["--admin-hosts", "mail-admin.example,mail-admin", "--pod-name", "mailgress-7"]);
     let [here, _] = SOURCES;

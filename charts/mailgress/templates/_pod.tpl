@@ -181,6 +181,10 @@ spec:
 {{- end }}
 - name: MAILGRESS_ADMIN_ADDRESS
   value: {{ printf (ternary "[%s]:%d" "%s:%d" (contains ":" .Values.admin.address)) .Values.admin.address (int .Values.admin.port) | quote }}
+{{- with .Values.admin.status }}
+- name: MAILGRESS_STATUS_ADDRESS
+  value: {{ printf (ternary "[%s]:%d" "%s:%d" (contains ":" .address)) .address (int .port) | quote }}
+{{- end }}
 {{- $hosts := list }}
 {{- if .Values.admin.service.enabled }}
 {{- range list "" (printf ".%s" $namespace) (printf ".%s.svc" $namespace) (printf ".%s.svc.cluster.local" $namespace) }}

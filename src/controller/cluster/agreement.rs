@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::controller::index::Key;
+use crate::model::SharedTicketKeys;
 use crate::model::exclusive::{PeerEvent, Report};
 
 use super::replicas::{Event, Listed, Question, Replicas};
@@ -35,12 +36,18 @@ impl ExclusiveLink {
 }
 
 /// Asks the replicas from the first group on. `own` is the Pod of this one.
-pub(super) async fn agree(client: Client, service: Key, own: String, mut link: ExclusiveLink) {
+pub(super) async fn agree(
+    client: Client,
+    service: Key,
+    keys: SharedTicketKeys,
+    own: String,
+    mut link: ExclusiveLink,
+) {
     if link.obstacle.wait_for(Option::is_some).await.is_err() {
         return;
     }
     let (sender, mut events) = mpsc::channel(MAX_ANSWERS);
-    let replicas = Replicas::new(client, service, Question::Exclusive(own), sender);
+    let replicas = Replicas::new(client, service, keys, Question::Exclusive(own), sender);
     let _asking = AbortOnDropHandle::new(tokio::spawn(replicas.run()));
     let mut known = Known::default();
     while let Some(event) = events.recv().await {

@@ -19,6 +19,7 @@ use crate::controller::reason::Reason;
 use crate::controller::service::{Front, OwnService, have_no_replica};
 use crate::controller::status::{self, Change, Surroundings};
 use crate::controller::tickets::secret_of;
+use crate::model::SharedTicketKeys;
 
 use super::events;
 use super::lease::{Leadership, Lease};
@@ -37,6 +38,8 @@ pub(super) struct Lead {
     client: Client,
     /// The Service whose endpoints are the replicas.
     replicas: Option<Key>,
+    /// The keys with which they encrypt their answers.
+    keys: SharedTicketKeys,
     /// The answers of the other replicas, while they are asked.
     requests: Option<ReplicaRequests>,
     service: watch::Receiver<KnownService>,
@@ -115,6 +118,7 @@ impl Lead {
             leads: false,
             client: clients.watches.clone(),
             replicas: options.replicas.clone(),
+            keys: options.ticket_keys.clone(),
             requests: None,
             service,
             tickets,
@@ -153,8 +157,9 @@ impl Lead {
         self.requests = is_needed.then(|| {
             let (sender, events) = mpsc::channel(MAX_ANSWERS);
             let task =
-                tokio::spawn(Replicas::new(self.client.clone(), service, Question::Objects, sender).run());
-            ReplicaRequests { events, _task: AbortOnDropHandle::new(task) }
+                Replicas::new(self.client.clone(), service, self.keys.clone(), Question::Objects, sender)
+                    .run();
+            ReplicaRequests { events, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
         });
         publisher.set_peers(is_needed.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
     }

@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
@@ -26,6 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::controller::index::Key;
 use crate::controller::violation::one_line;
+use crate::model::SharedTicketKeys;
+use crate::model::served::sealed::{self, NONCE, SEALED};
 use crate::model::served::{Bookmark, Page};
 
 use super::failure::root;
@@ -74,9 +77,17 @@ pub(super) struct Replicas {
 struct Pollers {
     events: mpsc::Sender<Event>,
     question: Question,
-    http: Http,
+    asker: Asker,
     /// The tasks, with the names of their replicas. Another replica at the same address is asked from the beginning.
     tasks: BTreeMap<SocketAddr, (String, AbortOnDropHandle<()>)>,
+}
+
+/// How replicas are asked.
+#[derive(Clone)]
+struct Asker {
+    http: Http,
+    /// The keys with which the answers are encrypted.
+    keys: SharedTicketKeys,
 }
 
 type Http = HttpClient<HttpConnector, Empty<Bytes>>;
@@ -88,9 +99,15 @@ impl std::fmt::Debug for Replicas {
 }
 
 impl Replicas {
-    /// Creates the task for the endpoints of `service`.
-    pub(super) fn new(client: Client, service: Key, question: Question, events: mpsc::Sender<Event>) -> Self {
-        Self { client, service, pollers: Pollers::new(question, events.clone()), events }
+    /// Creates the task for the endpoints of `service`. The replicas encrypt their answers with `keys`.
+    pub(super) fn new(
+        client: Client,
+        service: Key,
+        keys: SharedTicketKeys,
+        question: Question,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { client, service, pollers: Pollers::new(keys, question, events.clone()), events }
     }
 
     /// Follows the Service's endpoints until the receiver of events is closed.
@@ -118,8 +135,8 @@ impl Replicas {
     }
 }
 
-/// Returns the URI of the request for all changes since `read`.
-fn uri(address: SocketAddr, question: &Question, read: Option<&Bookmark>) -> String {
+/// Returns the query of the request for all changes since `read`, with a new random number.
+fn query(question: &Question, read: Option<&Bookmark>) -> String {
     let mut query = form_urlencoded::Serializer::new(format!("wait={}", WAIT.as_secs()));
     if let Question::Exclusive(_) = question {
         query.append_pair("only", "exclusive");
@@ -127,19 +144,20 @@ fn uri(address: SocketAddr, question: &Question, read: Option<&Bookmark>) -> Str
     if let Some(Bookmark { instance, version }) = read {
         query.append_pair("instance", instance).append_pair("version", &version.to_string());
     }
-    format!("http://{address}/served?{}", query.finish())
+    query.append_pair(NONCE, &format!("{:032x}", rand::random::<u128>()));
+    query.finish()
 }
 
 impl Pollers {
     /// Creates the tasks' owner. The tasks send to `events`.
-    fn new(question: Question, events: mpsc::Sender<Event>) -> Self {
+    fn new(keys: SharedTicketKeys, question: Question, events: mpsc::Sender<Event>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { events, question, http, tasks: BTreeMap::new() }
+        Self { events, question, asker: Asker { http, keys }, tasks: BTreeMap::new() }
     }
 
     /// Asks these replicas and no others.
@@ -152,7 +170,7 @@ impl Pollers {
         self.tasks.retain(|address, (name, _)| asked.get(address) == Some(&&*name));
         for (address, name) in asked {
             self.tasks.entry(address).or_insert_with(|| {
-                let task = poll((self.http.clone(), address), self.question.clone(), self.events.clone());
+                let task = poll(self.asker.clone(), address, self.question.clone(), self.events.clone());
                 (name.clone(), AbortOnDropHandle::new(tokio::spawn(task)))
             });
         }
@@ -160,10 +178,11 @@ impl Pollers {
 }
 
 /// Asks one replica repeatedly.
-async fn poll((http, address): (Http, SocketAddr), question: Question, events: mpsc::Sender<Event>) {
+async fn poll(asker: Asker, address: SocketAddr, question: Question, events: mpsc::Sender<Event>) {
     let mut read: Option<Bookmark> = None;
     loop {
-        let answer = timeout(ANSWER_TIMEOUT, request(&http, uri(address, &question, read.as_ref())));
+        let query = query(&question, read.as_ref());
+        let answer = timeout(ANSWER_TIMEOUT, asker.ask(address, &query));
         let event = match answer.await.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
             Ok(page) => {
                 read = Some(Bookmark { instance: page.replica.instance.clone(), version: page.version });
@@ -180,15 +199,20 @@ async fn poll((http, address): (Http, SocketAddr), question: Question, events: m
     }
 }
 
-async fn request(http: &Http, uri: String) -> Result<Page, String> {
-    let uri = uri.parse::<http::Uri>().map_err(|error| error.to_string())?;
-    let answer = http.get(uri).await.map_err(|error| why(&error))?;
-    if !answer.status().is_success() {
-        return Err(format!("it answers with {}", answer.status()));
+impl Asker {
+    async fn ask(&self, address: SocketAddr, query: &str) -> Result<Page, String> {
+        let uri = format!("http://{address}/served?{query}");
+        let uri = uri.parse::<http::Uri>().map_err(|error| error.to_string())?;
+        let answer = self.http.get(uri).await.map_err(|error| why(&error))?;
+        if !answer.status().is_success() {
+            return Err(format!("it answers with {}", answer.status()));
+        }
+        let is_sealed = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == SEALED);
+        let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+        let body = body.map_err(|error| one_line(&error.to_string()))?.to_bytes().into();
+        let body = sealed::open(&self.keys, query, is_sealed, body).map_err(|refused| refused.to_string())?;
+        serde_json::from_slice(&body).map_err(|error| format!("it is not understood: {error}"))
     }
-    let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
-    let body = body.map_err(|error| one_line(&error.to_string()))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| format!("it is not understood: {error}"))
 }
 
 /// Returns the root cause. The outer error has no details.
@@ -299,7 +323,7 @@ mod tests {
         let (address, mut requests) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let mut pollers = Pollers::new(Question::Objects, events);
+        let mut pollers = Pollers::new(SharedTicketKeys::default(), Question::Objects, events);
         for name in ["a", "b"] {
             let replica = Listed { name: name.to_owned(), is_ready: true };
             pollers.poll(&BTreeMap::from([(address, replica)]));
@@ -316,7 +340,8 @@ mod tests {
         let (address, mut requests) = replica().await;
         let (events, mut heard) = mpsc::channel(1);
         tokio::spawn(async move { while heard.recv().await.is_some() {} });
-        let mut pollers = Pollers::new(Question::Exclusive("own".to_owned()), events);
+        let mut pollers =
+            Pollers::new(SharedTicketKeys::default(), Question::Exclusive("own".to_owned()), events);
         let own = Listed { name: "own".to_owned(), is_ready: true };
         pollers.poll(&BTreeMap::from([(address, own)]));
         assert!(pollers.tasks.is_empty());

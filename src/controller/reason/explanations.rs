@@ -199,7 +199,7 @@ pub static EXPLANATIONS: [Explanation; 63] = [
         cause: "*Permission denied*: a port below 1024, in a pod without the sysctl \
                 `net.ipv4.ip_unprivileged_port_start` or with `hostNetwork`. *Address in use*: with `hostNetwork`, \
                 another process of the node uses the port (often Postfix or Exim on port 25); or the port is \
-                Mailgress's own admin port (9090, `--admin-address`). *Cannot assign requested address*: this node \
+                Mailgress's own (9090 and 9091: `--admin-address`, `--status-address`). *Cannot assign requested address*: this node \
                 or pod does not have the address in `address`.",
         remedy: "Set the sysctl (the chart does), stop the other process, or use another port: for example 2525, and \
                 add port 25 with `targetPort: 2525` to the Service (Mailgress keeps ports of others).",
@@ -234,10 +234,12 @@ pub static EXPLANATIONS: [Explanation; 63] = [
         reason: Reason::ReplicaUnreachable,
         conditions: &[("Ready", False)],
         meaning: "A replica that is a ready endpoint does not answer the leader.",
-        cause: "It hangs, its node is down, or a NetworkPolicy blocks port `admin` between the replicas.",
+        cause: "It hangs, its node is down, a NetworkPolicy blocks port `admin` between the replicas, or one of the two \
+                replicas may not read the Secret with the keys that encrypt the answer (`LEASE-session-tickets`).",
         remedy: "Check the pod that the message names. `kubectl delete pod` replaces a pod that hangs; a node that \
                  is down stops counting as soon as Kubernetes has removed its endpoints. Network policies must allow \
-                 TCP to the admin port (9090) between replicas.",
+                 TCP to the admin port (9090) between replicas. If the message says that the answer is encrypted, or \
+                 is not, give the ServiceAccount get, list and watch on the Secret.",
     },
     Explanation {
         reason: Reason::ServicePortPending,

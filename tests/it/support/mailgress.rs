@@ -101,6 +101,10 @@ impl Mailgress {
         all.push(OsStr::new("run"));
         all.extend(source);
         all.extend(["--admin-address", &admin_text].map(OsStr::new));
+        // All pages at one port, unless the test wants two.
+        if !arguments.contains(&"--status-address") {
+            all.extend(["--status-address", &admin_text].map(OsStr::new));
+        }
         all.extend(arguments.iter().map(OsStr::new));
         let path = log.path().join("mailgress.log");
         let process = match outputs {

@@ -161,7 +161,7 @@ pub(in crate::admin::page) fn replicas(view: &View) -> Markup {
                 div.card {
                     p.empty {
                         (leader) " is the leader. To see all replicas, open its page; in its namespace: "
-                        code { "kubectl port-forward pod/" (leader) " " (view.replica.admin_port) }
+                        code { "kubectl port-forward pod/" (leader) " " (view.replica.status_port) }
                     }
                 }
             }
