@@ -249,7 +249,32 @@ fn strip(kind: WatchedKind, object: &mut DynamicObject) {
         let Some(fields) = endpoint.as_object_mut() else { continue };
         fields.retain(|field, _| !["hostname", "deprecatedTopology"].contains(&field.as_str()));
         if let Some(Value::Object(target)) = fields.get_mut("targetRef") {
-            target.retain(|field, _| ["kind", "namespace"].contains(&field.as_str()));
+            target.retain(|field, _| ["kind", "namespace", "name"].contains(&field.as_str()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> DynamicObject {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_names_of_pods_are_kept_and_what_nothing_uses_is_not() {
+        let target = json!({ "kind": "Pod", "namespace": "mail", "name": "dovecot-0", "uid": "1" });
+        let mut slice = object(json!({
+            "metadata": { "name": "x", "labels": { SERVICE_NAME: "dovecot", "other": "y" }, "managedFields": [] },
+            "endpoints": [{ "addresses": ["10.0.0.1"], "hostname": "dovecot-0", "targetRef": target }],
+        }));
+        strip(WatchedKind::Slice, &mut slice);
+        let kept = json!({ "kind": "Pod", "namespace": "mail", "name": "dovecot-0" });
+        assert_eq!(slice.data["endpoints"], json!([{ "addresses": ["10.0.0.1"], "targetRef": kept }]));
+        let labels = slice.metadata.labels.unwrap();
+        assert_eq!((labels.len(), slice.metadata.managed_fields), (1, None));
     }
 }
