@@ -76,6 +76,7 @@ fn add(index: &mut Index, key: &Key, content: &Content) {
         Content::Service(service) => index.set_service(key, Some(Arc::clone(service))),
         Content::Slice(slice) => index.set_slice(key, Some(Arc::clone(slice))),
         Content::Namespace(labels) => index.set_namespace(&key.name, Some(Arc::clone(labels))),
+        Content::LeavingPod => index.set_leaving(key, true),
         Content::Other => {}
     }
 }

@@ -154,6 +154,8 @@ pub enum Reason {
     EndpointsUnnamed,
     /// `EndpointsDiffer`: the protocols of an exclusive backend have different endpoints.
     EndpointsDiffer,
+    /// `EndpointsLeaving`: endpoints that are taken out of service.
+    EndpointsLeaving,
 }
 
 /// The explanation of a reason.

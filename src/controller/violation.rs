@@ -49,11 +49,13 @@ pub enum Notice {
     EndpointsUnnamed,
     /// The protocols of an exclusive backend have different endpoints.
     EndpointsDiffer,
+    /// Endpoints that are taken out of service.
+    EndpointsLeaving,
 }
 
 impl Notice {
     /// All notices.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::CertificateUnusual,
@@ -68,6 +70,7 @@ impl Notice {
         Self::ProtocolNotServed,
         Self::EndpointsUnnamed,
         Self::EndpointsDiffer,
+        Self::EndpointsLeaving,
     ];
 
     /// Returns the condition's type.
@@ -88,6 +91,7 @@ impl Notice {
             Self::ProtocolNotServed => "ProtocolNotServed",
             Self::EndpointsUnnamed => "EndpointsUnnamed",
             Self::EndpointsDiffer => "EndpointsDiffer",
+            Self::EndpointsLeaving => "EndpointsLeaving",
         }
     }
 
@@ -108,6 +112,7 @@ impl Notice {
             Self::ProtocolNotServed => Reason::ProtocolNotServed,
             Self::EndpointsUnnamed => Reason::EndpointsUnnamed,
             Self::EndpointsDiffer => Reason::EndpointsDiffer,
+            Self::EndpointsLeaving => Reason::EndpointsLeaving,
         }
     }
 }

@@ -1407,6 +1407,40 @@ fn service_with_pods(namespace: &str) -> String {
 }
 
 #[test]
+fn a_pod_that_is_taken_out_of_service_leaves_the_backends_of_listeners_and_routes() {
+    let mut fixture = Fixture::new();
+    let listener =
+        "{name: a, protocol: IMAP, port: 143, tls: {mode: Disabled}, backendRef: {name: d, port: 143}}";
+    let yaml = server(listener, "")
+        + &imap_route("mail", "org", "domains: [a.example]", "name: d, port: 143")
+        + &service_with_pods("mail");
+    let pod = |name: &str, namespace: &str, drain: &str| {
+        let metadata = format!(
+            "{{name: {name}, namespace: {namespace}, annotations: {{mailgress.dev/drain: '{drain}'}}}}"
+        );
+        format!("---\n{{apiVersion: v1, kind: Pod, metadata: {metadata}}}\n")
+    };
+    let staying = yaml.clone() + &pod("d-0", "other", "true") + &pod("d-0", "mail", "false");
+    for (text, endpoints, leaving) in
+        [(&staying, 1, 0), (&(yaml.clone() + &pod("d-0", "mail", "true")), 0, 1), (&yaml, 1, 0)]
+    {
+        let rendered = fixture.render(text);
+        let listener = rendered.snapshot.sockets.values().next().unwrap().listeners.default();
+        let destination = listener.routes.as_ref().unwrap().destinations[0].as_ref().unwrap();
+        for backend in [listener.backend.as_ref().unwrap(), &destination.backend] {
+            assert_eq!((backend.endpoints.len(), backend.leaving.len()), (endpoints, leaving));
+        }
+        let warned = said(&rendered, "org").join(" ");
+        assert_eq!(
+            warned.contains("Pod d-0 of Service mail/d with the annotation"),
+            leaving == 1,
+            "{warned}"
+        );
+        assert_eq!(warned.contains("remove the annotation mailgress.dev/drain"), leaving == 1, "{warned}");
+    }
+}
+
+#[test]
 fn a_list_that_was_never_read_leaves_its_users_undecided_and_keeps_its_last_content_later() {
     let mut fixture = Fixture::new();
     let routes = server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
