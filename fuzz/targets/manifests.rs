@@ -54,6 +54,7 @@ fn render(parsed: &Parsed) -> String {
         locality: Locality::default(),
         trusted_peers: Vec::new(),
         completeness: Completeness::Part,
+        lacks_replicas: false,
     };
     let mut renderer = Renderer::default();
     renderer.render(&mut index, &environment);

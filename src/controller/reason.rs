@@ -156,6 +156,8 @@ pub enum Reason {
     EndpointsDiffer,
     /// `EndpointsLeaving`: endpoints that are taken out of service.
     EndpointsLeaving,
+    /// `ReplicasUnknown`: exclusive users, and other replicas cannot be found.
+    ReplicasUnknown,
 }
 
 /// The explanation of a reason.

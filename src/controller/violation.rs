@@ -51,11 +51,13 @@ pub enum Notice {
     EndpointsDiffer,
     /// Endpoints that are taken out of service.
     EndpointsLeaving,
+    /// Exclusive users, and other replicas cannot be found.
+    ReplicasUnknown,
 }
 
 impl Notice {
     /// All notices.
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::CertificateUnusual,
@@ -71,6 +73,7 @@ impl Notice {
         Self::EndpointsUnnamed,
         Self::EndpointsDiffer,
         Self::EndpointsLeaving,
+        Self::ReplicasUnknown,
     ];
 
     /// Returns the condition's type.
@@ -92,6 +95,7 @@ impl Notice {
             Self::EndpointsUnnamed => "EndpointsUnnamed",
             Self::EndpointsDiffer => "EndpointsDiffer",
             Self::EndpointsLeaving => "EndpointsLeaving",
+            Self::ReplicasUnknown => "ReplicasUnknown",
         }
     }
 
@@ -113,6 +117,7 @@ impl Notice {
             Self::EndpointsUnnamed => Reason::EndpointsUnnamed,
             Self::EndpointsDiffer => Reason::EndpointsDiffer,
             Self::EndpointsLeaving => Reason::EndpointsLeaving,
+            Self::ReplicasUnknown => Reason::ReplicasUnknown,
         }
     }
 }

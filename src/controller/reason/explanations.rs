@@ -9,7 +9,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 64] = [
+pub static EXPLANATIONS: [Explanation; 65] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -391,4 +391,5 @@ pub static EXPLANATIONS: [Explanation; 64] = [
     routes::ENDPOINTS_UNNAMED,
     routes::ENDPOINTS_DIFFER,
     settings::ENDPOINTS_LEAVING,
+    routes::REPLICAS_UNKNOWN,
 ];

@@ -107,7 +107,7 @@ const CONDITIONS: [(&str, &str, &str); 10] = [
 ];
 
 /// Conditions that are a warning: the listener or route is still served.
-const WARNINGS: [&str; 15] = [
+const WARNINGS: [&str; 16] = [
     "CertificateExpired",
     "CertificateExpiring",
     "CertificateUnusual",
@@ -118,6 +118,7 @@ const WARNINGS: [&str; 15] = [
     "EndpointsUnnamed",
     "EndpointsDiffer",
     "EndpointsLeaving",
+    "ReplicasUnknown",
     "ImplicitTLSExpected",
     "ClearText",
     "CapabilityIgnored",
