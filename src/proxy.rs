@@ -22,6 +22,7 @@ mod guess;
 mod health;
 mod holds;
 mod journal;
+mod leaving;
 mod limits;
 mod live;
 mod metrics;
@@ -41,6 +42,7 @@ mod serving;
 mod session;
 mod sessions;
 mod source_addresses;
+mod spreading;
 mod supervisor;
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,7 @@ fn environment() -> Environment {
         locality: Locality::default(),
         trusted_peers: Vec::new(),
         completeness: Completeness::Whole,
+        lacks_replicas: false,
     }
 }
 

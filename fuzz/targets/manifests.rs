@@ -54,6 +54,7 @@ fn render(parsed: &Parsed) -> String {
         locality: Locality::default(),
         trusted_peers: Vec::new(),
         completeness: Completeness::Part,
+        lacks_replicas: false,
     };
     let mut renderer = Renderer::default();
     renderer.render(&mut index, &environment);
@@ -76,6 +77,7 @@ fn add(index: &mut Index, key: &Key, content: &Content) {
         Content::Service(service) => index.set_service(key, Some(Arc::clone(service))),
         Content::Slice(slice) => index.set_slice(key, Some(Arc::clone(slice))),
         Content::Namespace(labels) => index.set_namespace(&key.name, Some(Arc::clone(labels))),
+        Content::LeavingPod => index.set_leaving(key, true),
         Content::Other => {}
     }
 }

@@ -71,6 +71,7 @@ impl Files {
             locality: Locality::default(),
             trusted_peers: Vec::new(),
             completeness,
+            lacks_replicas: false,
         };
         let (mut index, mut renderer) = (Index::default(), Renderer::default());
         index.replace(&loaded.objects);

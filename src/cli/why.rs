@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::model::why::{
-    self, WhyAffinity, WhyBackend, WhyBan, WhyListener, WhyOutcome, WhyQuery, WhyRefusal,
+    self, WhyAffinity, WhyBackend, WhyBan, WhyEndpoint, WhyListener, WhyOutcome, WhyQuery, WhyRefusal,
 };
 use crate::words::counted;
 
@@ -243,11 +243,17 @@ fn write_affinity(out: &mut impl Write, affinity: &WhyAffinity, all: &[String]) 
 }
 
 fn write_backend(out: &mut impl Write, backend: &WhyBackend) -> io::Result<()> {
-    let WhyBackend { backend, is_listeners, load_balancing, endpoints, affinity } = backend;
+    let WhyBackend { backend, is_listeners, load_balancing, endpoints, leaving, affinity } = backend;
     let owner = if *is_listeners { ", the listener's own" } else { "" };
     writeln!(out, "  backend:  {backend}{owner}")?;
-    let all: Vec<_> =
-        endpoints.iter().map(|endpoint| with_pod(&endpoint.address, endpoint.pod.as_deref())).collect();
+    let shown = |endpoints: &[WhyEndpoint]| -> Vec<String> {
+        let all = endpoints.iter();
+        all.map(|endpoint| with_pod(&endpoint.address, endpoint.pod.as_deref())).collect()
+    };
+    if !leaving.is_empty() {
+        writeln!(out, "  leaving:  {}, taken out of service", shown(leaving).join(", "))?;
+    }
+    let all = shown(endpoints);
     if let Some(affinity) = affinity {
         return write_affinity(out, affinity, &all);
     }
@@ -285,6 +291,7 @@ mod tests {
             is_listeners: endpoints.is_empty(),
             load_balancing: load_balancing.to_owned(),
             endpoints: endpoints.iter().map(endpoint).collect(),
+            leaving: Vec::new(),
             affinity: None,
         })
     }
@@ -317,12 +324,16 @@ mod tests {
     #[test]
     fn an_answer_tells_route_backend_and_endpoint() {
         let route = WhyRoute { name: "mail/moved".to_owned(), matched: "the domain a.example".to_owned() };
-        let outcome = backend("UserHash", &[("10.0.0.5:143", Some("dovecot-0")), ("10.0.0.6:143", None)]);
+        let mut outcome = backend("UserHash", &[("10.0.0.5:143", Some("dovecot-0")), ("10.0.0.6:143", None)]);
+        let WhyOutcome::Backend(backend) = &mut outcome else { unreachable!() };
+        backend.leaving =
+            vec![WhyEndpoint { address: "10.0.0.4:143".to_owned(), pod: Some("dovecot-9".to_owned()) }];
         let expected = "\
 mail/example/imap (IMAP, 0.0.0.0:143)
   user:     al@a.example
   route:    mail/moved, by the domain a.example
   backend:  Service mail/dovecot:143
+  leaving:  10.0.0.4:143 (dovecot-9), taken out of service
   endpoint: 10.0.0.5:143 (dovecot-0), by UserHash; if it fails: 10.0.0.6:143
   auth:     http://auth.mail.svc/; a server or user in its answer takes precedence
 

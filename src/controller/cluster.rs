@@ -111,7 +111,8 @@ impl ClusterSource {
         metrics: Metrics,
     ) -> Result<Self, BrokenCrd> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
-        let publisher = publisher.with_pending_timeout(REPORT_TIMEOUT);
+        let publisher =
+            publisher.with_pending_timeout(REPORT_TIMEOUT).with_lacks_replicas(options.replicas.is_none());
         let field_manager = writer::field_manager(publisher.class());
         let validator = Arc::new(Validator::new()?);
         let watches = Watches::new(clients.watches.clone(), &field_manager, validator, sender, metrics);

@@ -5,7 +5,7 @@ mod changes;
 mod keys;
 mod slices;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -20,7 +20,7 @@ use super::violation::Violation;
 pub use answers::{Answer, Answers, Lookup, UNANSWERED};
 pub use changes::{Changes, Index};
 pub use keys::{Key, Kind, ObjectId, Reference, ReferenceKind};
-pub use slices::Slices;
+pub use slices::{Slices, pod_of};
 
 /// All objects for a rendering.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +39,8 @@ pub struct Objects {
     pub services: BTreeMap<Key, Arc<Service>>,
     /// EndpointSlices.
     pub slices: Slices,
+    /// Pods that are taken out of service: [`DRAIN`].
+    pub leaving: BTreeSet<Key>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, Arc<BTreeMap<String, String>>>,
     /// Which references have been looked up.
@@ -113,6 +115,9 @@ pub struct SecretData {
 pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
     slice.metadata.labels.as_ref()?.get(SERVICE_NAME).map(String::as_str)
 }
+
+/// The annotation of a Pod that is taken out of service, if its value is `true`.
+pub const DRAIN: &str = "mailgress.dev/drain";
 
 /// The label with the name of an EndpointSlice's Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

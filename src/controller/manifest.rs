@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::api::{API_VERSION, GROUP, MailListenerSpec, MailRouteSpec, MailServerSpec};
 use crate::secret;
 
-use super::index::{Key, Owner, Resource, SecretData};
+use super::index::{DRAIN, Key, Owner, Resource, SecretData};
 use super::render::Kind;
 use super::validate::Validator;
 use super::violation::{Violation, one_line};
@@ -54,6 +54,8 @@ pub enum Content {
     Slice(Arc<EndpointSlice>),
     /// The labels of a Namespace.
     Namespace(Arc<BTreeMap<String, String>>),
+    /// A Pod that is taken out of service: [`DRAIN`].
+    LeavingPod,
     /// An object that Mailgress does not use.
     Other,
 }
@@ -255,6 +257,7 @@ pub(crate) fn content(
             let namespace: Namespace = typed(kind, key, value)?;
             Content::Namespace(Arc::new(namespace.metadata.labels.unwrap_or_default()))
         }
+        ("v1", "Pod") if value["metadata"]["annotations"][DRAIN] == "true" => Content::LeavingPod,
         _ => Content::Other,
     })
 }

@@ -23,7 +23,7 @@ use super::index::{Index, ObjectId};
 use super::metrics::Metrics;
 use super::peers::{Affected, Peers, SILENT_AFTER};
 use super::ports::Ports;
-use super::render::{Completeness, Delta, Environment, Locality, ReferenceChanges, Renderer};
+use super::render::{Delta, Environment, Locality, ReferenceChanges, Renderer};
 use super::status::{self, Change, Facts, Surroundings};
 use super::status_store::StatusStore;
 
@@ -43,10 +43,8 @@ pub struct Channels {
 /// Publishes snapshots and computes status.
 #[derive(Debug)]
 pub struct Publisher {
-    class: String,
-    hostname: String,
-    locality: Locality,
-    trusted_peers: Vec<IpNet>,
+    /// The environment of the last rendering, and of the next one except its time.
+    environment: Environment,
     channels: Channels,
     renderer: Renderer,
     report: Arc<BindReport>,
@@ -73,10 +71,7 @@ impl Publisher {
     #[must_use]
     pub fn new(class: &str, hostname: &str, channels: Channels, metrics: Metrics) -> Self {
         Self {
-            class: class.to_owned(),
-            hostname: hostname.to_owned(),
-            locality: Locality::default(),
-            trusted_peers: Vec::new(),
+            environment: Environment::new(class, hostname),
             channels,
             renderer: Renderer::default(),
             report: Arc::default(),
@@ -95,19 +90,26 @@ impl Publisher {
 
     /// Sets the locality. The next rendering uses it.
     pub fn set_locality(&mut self, locality: Locality) {
-        self.locality = locality;
+        self.environment.locality = locality;
     }
 
     /// Returns the locality of this replica.
     #[must_use]
     pub fn locality(&self) -> &Locality {
-        &self.locality
+        &self.environment.locality
     }
 
     /// Sets the peers whose PROXY headers are expected on listeners on all addresses without their own `proxyProtocol`.
     #[must_use]
     pub fn with_trusted_peers(mut self, trusted_peers: Vec<IpNet>) -> Self {
-        self.trusted_peers = trusted_peers;
+        self.environment.trusted_peers = trusted_peers;
+        self
+    }
+
+    /// Sets whether there may be other replicas that this process cannot find.
+    #[must_use]
+    pub fn with_lacks_replicas(mut self, lacks_replicas: bool) -> Self {
+        self.environment.lacks_replicas = lacks_replicas;
         self
     }
 
@@ -121,7 +123,7 @@ impl Publisher {
     /// Returns the class that this process serves.
     #[must_use]
     pub fn class(&self) -> &str {
-        &self.class
+        &self.environment.class
     }
 
     /// Returns the ledger, which other replicas read.
@@ -132,16 +134,9 @@ impl Publisher {
 
     /// Renders the changes and publishes a new snapshot. Returns the changes of references.
     pub fn render(&mut self, index: &mut Index) -> ReferenceChanges {
-        let environment = Environment {
-            class: self.class.clone(),
-            hostname: self.hostname.clone(),
-            now: unix_now(),
-            locality: self.locality.clone(),
-            trusted_peers: self.trusted_peers.clone(),
-            completeness: Completeness::Whole,
-        };
+        self.environment.now = unix_now();
         let timed = self.metrics.render();
-        let Delta { snapshot, objects, references } = self.renderer.render(index, &environment);
+        let Delta { snapshot, objects, references } = self.renderer.render(index, &self.environment);
         drop(timed);
         self.are_replica_states_stale |= !objects.is_empty();
         self.mark(objects);

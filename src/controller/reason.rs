@@ -154,6 +154,10 @@ pub enum Reason {
     EndpointsUnnamed,
     /// `EndpointsDiffer`: the protocols of an exclusive backend have different endpoints.
     EndpointsDiffer,
+    /// `EndpointsLeaving`: endpoints that are taken out of service.
+    EndpointsLeaving,
+    /// `ReplicasUnknown`: exclusive users, and other replicas cannot be found.
+    ReplicasUnknown,
 }
 
 /// The explanation of a reason.

@@ -64,6 +64,24 @@ pub struct Environment {
     pub trusted_peers: Vec<IpNet>,
     /// Whether the objects are complete.
     pub completeness: Completeness,
+    /// Whether there may be other replicas that this process cannot find, because `--replicas` is not set.
+    pub lacks_replicas: bool,
+}
+
+impl Environment {
+    /// Creates the environment for a class, with defaults for everything else.
+    #[must_use]
+    pub fn new(class: &str, hostname: &str) -> Self {
+        Self {
+            class: class.to_owned(),
+            hostname: hostname.to_owned(),
+            now: 0,
+            locality: Locality::default(),
+            trusted_peers: Vec::new(),
+            completeness: Completeness::default(),
+            lacks_replicas: false,
+        }
+    }
 }
 
 /// Whether the objects are complete.

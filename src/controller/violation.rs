@@ -49,11 +49,15 @@ pub enum Notice {
     EndpointsUnnamed,
     /// The protocols of an exclusive backend have different endpoints.
     EndpointsDiffer,
+    /// Endpoints that are taken out of service.
+    EndpointsLeaving,
+    /// Exclusive users, and other replicas cannot be found.
+    ReplicasUnknown,
 }
 
 impl Notice {
     /// All notices.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::CertificateExpired,
         Self::CertificateExpiring,
         Self::CertificateUnusual,
@@ -68,6 +72,8 @@ impl Notice {
         Self::ProtocolNotServed,
         Self::EndpointsUnnamed,
         Self::EndpointsDiffer,
+        Self::EndpointsLeaving,
+        Self::ReplicasUnknown,
     ];
 
     /// Returns the condition's type.
@@ -88,6 +94,8 @@ impl Notice {
             Self::ProtocolNotServed => "ProtocolNotServed",
             Self::EndpointsUnnamed => "EndpointsUnnamed",
             Self::EndpointsDiffer => "EndpointsDiffer",
+            Self::EndpointsLeaving => "EndpointsLeaving",
+            Self::ReplicasUnknown => "ReplicasUnknown",
         }
     }
 
@@ -108,6 +116,8 @@ impl Notice {
             Self::ProtocolNotServed => Reason::ProtocolNotServed,
             Self::EndpointsUnnamed => Reason::EndpointsUnnamed,
             Self::EndpointsDiffer => Reason::EndpointsDiffer,
+            Self::EndpointsLeaving => Reason::EndpointsLeaving,
+            Self::ReplicasUnknown => Reason::ReplicasUnknown,
         }
     }
 }

@@ -60,8 +60,9 @@ pub struct Timing {
     pub return_grace: Duration,
 }
 
-/// The state of an endpoint in the cluster. An endpoint that does not exist has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The state of an endpoint in the cluster. An endpoint that does not exist has none. Where Services differ, the last one
+/// in this order counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum EndpointState {
     /// It takes new sessions.
     Ready,

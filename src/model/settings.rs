@@ -28,13 +28,17 @@ pub struct Backend {
     /// Names of endpoints that do not depend on their address: the names of Pods. [`LoadBalancing::UserHash`] uses
     /// them, and the address of an endpoint without a name.
     pub names: BTreeMap<BackendAddress, String>,
+    /// Endpoints whose Pods are taken out of service, with the names of the Pods. They get no new sessions, and their open
+    /// ones are ended.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub leaving: BTreeMap<BackendAddress, String>,
 }
 
 impl Backend {
     /// Creates a backend whose endpoints have no names.
     #[must_use]
     pub fn new(reference: String, endpoints: Vec<BackendAddress>) -> Self {
-        Self { reference, endpoints, names: BTreeMap::new() }
+        Self { reference, endpoints, names: BTreeMap::new(), leaving: BTreeMap::new() }
     }
 }
 

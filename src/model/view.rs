@@ -252,6 +252,8 @@ pub struct Backend {
     pub state: State,
     /// Number of endpoints.
     pub endpoints: usize,
+    /// The Pods that are taken out of service. They are not in `endpoints`.
+    pub leaving: Vec<String>,
     /// Whether it has health checks.
     pub is_checked: bool,
     /// The first failing endpoints, with the reason.

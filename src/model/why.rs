@@ -139,6 +139,9 @@ pub struct WhyBackend {
     /// The ready endpoints; with `UserHash` or affinity, in the order in which they are tried for this user. Otherwise the
     /// order says nothing.
     pub endpoints: Vec<WhyEndpoint>,
+    /// The endpoints that are taken out of service (annotation `mailgress.dev/drain` of their Pod).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<WhyEndpoint>,
     /// `affinity` of the user's route, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<WhyAffinity>,

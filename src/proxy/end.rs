@@ -3,6 +3,7 @@
 mod outcome;
 mod sentence;
 mod silence;
+mod words;
 
 use std::io;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::verdicts::Verdict;
 
 pub(crate) use outcome::Outcome;
 pub(crate) use silence::Silence;
+use words::{interrupted, refusal, rule};
 
 /// Why a session ended. [`End::fault`] says who is at fault.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +179,11 @@ pub(crate) enum End {
     /// The session began before its user was exclusive.
     #[error("closed because the user's MailRoute has affinity.mode Exclusive now")]
     Joined,
+    /// The Pod of the session's endpoint has the annotation.
+    #[error(
+        "closed because the endpoint is taken out of service (annotation mailgress.dev/drain of its Pod)"
+    )]
+    EndpointLeaves,
     /// The session's `MailRoute` is held.
     #[error("closed because the user's MailRoute is held")]
     Held,
@@ -265,7 +272,7 @@ impl End {
             Self::Drained => Outcome::Drained,
             Self::Kicked => Outcome::Kicked,
             Self::Held => Outcome::Held,
-            Self::Moved(_) | Self::Joined => Outcome::Moved,
+            Self::Moved(_) | Self::Joined | Self::EndpointLeaves => Outcome::Moved,
         }
     }
 
@@ -278,7 +285,8 @@ impl End {
             | Self::Kicked
             | Self::Held
             | Self::Moved(_)
-            | Self::Joined => Fault::None,
+            | Self::Joined
+            | Self::EndpointLeaves => Fault::None,
             Self::UserHeld(HoldReason::NoEndpoint | HoldReason::Away(_)) => Fault::Backend,
             Self::UserHeld(_) => Fault::Us,
             Self::Descriptors | Self::Internal(_) | Self::Limited(LimitReached::ListenerFull) => Fault::Us,
@@ -352,44 +360,9 @@ impl End {
             | Self::Kicked
             | Self::Held
             | Self::Moved(_)
-            | Self::Joined => Verdict::Abandoned,
+            | Self::Joined
+            | Self::EndpointLeaves => Verdict::Abandoned,
             _ => Verdict::Failed,
-        }
-    }
-}
-
-const fn refusal(cause: RefusalCause) -> &'static str {
-    match cause {
-        RefusalCause::Credentials | RefusalCause::Client => "refused the login",
-        RefusalCause::Server => "does not take this login, by its own fault",
-    }
-}
-
-const fn interrupted(what: Interrupted) -> &'static str {
-    match what {
-        Interrupted::Message => "while the client sent a message",
-        Interrupted::Reply => "before it had sent a whole reply",
-        Interrupted::Notice => "after an unsolicited 421",
-        Interrupted::Delivery => "after a temporary refusal (4xx) of a message",
-    }
-}
-
-const fn rule(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Quit => "the client left before a login",
-        CloseReason::TooManyErrors => "limits.maxErrors invalid commands",
-        CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
-        CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
-        CloseReason::TooLong => {
-            "a command longer than limits.clientBuffer, or a SASL response longer than 12,288 bytes"
-        }
-        CloseReason::RefusedLiteral => {
-            "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
-        }
-        CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
-        CloseReason::SpeaksTls => "a TLS handshake on a port that begins in clear",
-        CloseReason::DoubtfulCommand => {
-            "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
         }
     }
 }

@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::model::{ListenerId, RouteId, RouteState, Routes, Routing, SessionId};
-use crate::protocol::Protocol;
+use crate::model::{ListenerId, RouteId, RouteState, Routes, Routing};
 use crate::protocol::user::Named;
 
 use super::live::Order;
 use super::record::Record;
 use super::serving::ServedListener;
 use super::sessions::{RelayedSession, Sessions};
+use super::spreading::Spreading;
 
 /// When the sessions of held routes have to end.
 #[derive(Debug, Default)]
 pub(crate) struct Holds {
-    due: HashMap<SessionId, Instant>,
+    spreading: Spreading,
     /// The time of the next pass, while routes are held.
     next: Option<Instant>,
 }
@@ -95,7 +95,8 @@ impl Holds {
                 }
             }
         }
-        self.end_due(&mut held, now);
+        let open = held.values_mut().map(|of_route| (of_route.spread, &mut of_route.open));
+        self.spreading.end_due(open, Order::Hold, now);
         self.next = (!held.is_empty()).then(|| now + INTERVAL);
         let count = |of_route: HeldSessions| {
             u64::try_from(of_route.open.len()).unwrap_or(u64::MAX).saturating_add(of_route.under_way)
@@ -109,32 +110,6 @@ impl Holds {
             Some(next) => sleep_until(next).await,
             None => std::future::pending().await,
         }
-    }
-
-    /// Gives each new session its time, the longest idle ones first, and ends those whose time has come.
-    fn end_due(&mut self, held: &mut BTreeMap<RouteId, HeldSessions>, now: Instant) {
-        let mut due = HashMap::new();
-        for HeldSessions { spread, open, .. } in held.values_mut() {
-            open.sort_by_cached_key(|session| {
-                (session.record().protocol() != Some(Protocol::Imap), session.live().moved_at())
-            });
-            let is_new = |session: &&Arc<RelayedSession>| !self.due.contains_key(&session.record().id);
-            let new = u32::try_from(open.iter().filter(is_new).count()).unwrap_or(u32::MAX).max(1);
-            let step = *spread / new;
-            let mut next = now;
-            for session in open {
-                let id = session.record().id;
-                let at = *self.due.get(&id).unwrap_or_else(|| {
-                    next += step;
-                    &next
-                });
-                due.insert(id, at);
-                if at <= now {
-                    session.live().end(Order::Hold);
-                }
-            }
-        }
-        self.due = due;
     }
 }
 

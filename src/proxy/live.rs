@@ -62,6 +62,8 @@ pub(crate) enum Order {
     EndpointGone = 6,
     /// [`EndReason::ReplicaUnlisted`].
     Unlisted = 7,
+    /// The endpoint is taken out of service.
+    Leave = 8,
 }
 
 impl EndReason {
@@ -123,6 +125,7 @@ impl Live {
             order if order == Order::Move as u8 => Some(End::Moved(EndReason::Moving)),
             order if order == Order::EndpointGone as u8 => Some(End::Moved(EndReason::EndpointGone)),
             order if order == Order::Unlisted as u8 => Some(End::Moved(EndReason::ReplicaUnlisted)),
+            order if order == Order::Leave as u8 => Some(End::EndpointLeaves),
             _ => Some(End::Drained),
         }
     }

@@ -179,6 +179,11 @@ impl Record {
         }
     }
 
+    /// Returns the configured backend that the session connected to, and the endpoint.
+    pub(crate) fn endpoint(&self) -> Option<(&Backend, &BackendAddress)> {
+        Some((self.configured.as_deref()?, self.backend.as_ref()?))
+    }
+
     /// Tells whether the auth service has named the server that the session connected to.
     pub(crate) fn is_at_named_server(&self) -> bool {
         self.backend.is_some() && self.configured.is_none()

@@ -139,14 +139,20 @@ impl Relay {
     ) -> (Relayed, Finish) {
         let finish = match finish {
             // An unlisted replica counts only for a short time, so its sessions end at once.
-            Finish::Ended(end @ (End::Moved(EndReason::Moving | EndReason::EndpointGone) | End::Joined)) => {
-                Finish::Ended(self.finish_message(live, end).await)
-            }
+            Finish::Ended(
+                end @ (End::Moved(EndReason::Moving | EndReason::EndpointGone)
+                | End::Joined
+                | End::EndpointLeaves),
+            ) => Finish::Ended(self.finish_message(live, end).await),
             finish => finish,
         };
         let relayed = self.relayed();
         let Finish::Ended(end) = finish else { return (relayed, finish) };
-        if matches!(end, End::Drained | End::Kicked | End::Held | End::Moved(_) | End::Joined) {
+        let is_told = matches!(
+            end,
+            End::Drained | End::Kicked | End::Held | End::Moved(_) | End::Joined | End::EndpointLeaves
+        );
+        if is_told {
             self.say_goodbye(&goodbye(&end)).await;
         }
         if self.down.has_ended() && !self.up.has_ended() {

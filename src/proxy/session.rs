@@ -233,7 +233,7 @@ fn goodbye(config: &FrontendConfig, end: &End) -> Vec<u8> {
     let text = match end {
         End::Kicked => KICK_TEXT,
         End::Held => HOLD_TEXT,
-        End::Moved(_) | End::Joined => MOVE_TEXT,
+        End::Moved(_) | End::Joined | End::EndpointLeaves => MOVE_TEXT,
         _ => DRAIN_TEXT,
     };
     let mut goodbye = Vec::new();

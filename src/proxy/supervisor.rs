@@ -25,6 +25,7 @@ use super::affinity::{ExclusiveUsers, Openings};
 use super::health::HealthChecks;
 use super::holds::Holds;
 use super::journal::{FAILED, Journal, difference, names};
+use super::leaving::Leaving;
 use super::metrics::Metrics;
 use super::observer::Observer;
 use super::plan::{Action, Diff, plan};
@@ -57,6 +58,7 @@ pub(crate) struct Supervisor {
     /// Cancelled when all sessions have to end with a closing message.
     goodbye: CancellationToken,
     holds: Holds,
+    leaving: Leaving,
     exclusive: ExclusiveUsers,
     openings: Openings,
 }
@@ -98,6 +100,7 @@ impl Supervisor {
             applied: Arc::default(),
             goodbye: CancellationToken::new(),
             holds: Holds::default(),
+            leaving: Leaving::default(),
             exclusive: channels.exclusive,
             openings: Openings::default(),
         }
@@ -148,6 +151,7 @@ impl Supervisor {
                         self.report();
                     }
                 }
+                () = self.leaving.next() => self.leaving.pass(self.workers.sessions(), Instant::now()),
                 () = self.openings.next() => self.serve_groups(),
                 () = self.workers.sources().settled() => self.report(),
                 Ok(()) = self.silent.changed() => self.report(),
@@ -182,6 +186,7 @@ impl Supervisor {
         for address in touched {
             self.reporter.socket(&address, self.state(&address));
         }
+        self.leaving.observe(&snapshot, Instant::now());
         self.replace_listeners(snapshot);
         self.serve_groups();
         self.report_health_of_routes();

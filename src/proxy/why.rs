@@ -1,7 +1,7 @@
 //! Explains where a user goes, for `mailgress why`. Pure: it reads the snapshot. [`Routes`] decides here
 //! and for logins.
 
-use crate::model::exclusive::{Affinity, EndpointSet};
+use crate::model::exclusive::{Affinity, EndpointSet, EndpointState};
 use crate::model::routes::{Matched, Placement};
 use crate::model::settings::LoadBalancing;
 use crate::model::why::{WhyAffinity, WhyBackend, WhyEndpoint, WhyListener, WhyOutcome, WhyQuery, WhyRoute};
@@ -98,11 +98,15 @@ fn backend(backend: &Backend, upstream: &Upstream, login: &[u8], is_listeners: b
         address: address.to_string(),
         pod: backend.names.get(address).cloned(),
     };
+    let leaving = backend.leaving.iter();
+    let leaving =
+        leaving.map(|(address, pod)| WhyEndpoint { address: address.to_string(), pod: Some(pod.clone()) });
     WhyBackend {
         backend: backend.reference.clone(),
         is_listeners,
         load_balancing: format!("{:?}", upstream.load_balancing),
         endpoints: order.iter().map(endpoint).collect(),
+        leaving: leaving.collect(),
         affinity: None,
     }
 }
@@ -128,7 +132,9 @@ fn with_affinity(
         }
         Affinity::Exclusive(exclusive) => {
             let group = groups(snapshot).remove(&exclusive.group);
-            let all: EndpointSet = group.into_iter().flat_map(|group| group.endpoints.into_keys()).collect();
+            let all = group.into_iter().flat_map(|group| group.endpoints);
+            let staying = all.filter(|(_, state)| *state != EndpointState::Leaving);
+            let all: EndpointSet = staying.map(|(name, _)| name).collect();
             let endpoint = home(&all, user).map(ToString::to_string);
             let is_home =
                 |address: &BackendAddress| destination.backend.names.get(address) == endpoint.as_ref();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::Scope;
 
 use serde_json::{Value, json};
 
@@ -10,14 +11,14 @@ use crate::replicas::Pair;
 use crate::support::backend::Backend;
 use crate::support::mailboxes::Mailboxes;
 use crate::support::manifest::with;
-use crate::support::talk::{greeted, is_success, log_in};
+use crate::support::talk::{backend_answers, greeted, is_success, log_in, temporary_error};
 use crate::support::wait;
 use crate::support::wire::Wire;
 
-const USERS: usize = 200;
+pub const USERS: usize = 200;
 const PODS: [&str; 3] = ["dovecot-0", "dovecot-1", "dovecot-2"];
 
-fn name(number: usize) -> String {
+pub fn name(number: usize) -> String {
     format!("user{number}@example.org")
 }
 
@@ -75,15 +76,19 @@ fn apply(pair: &Pair, at: SocketAddr, affinity: &Value) {
 }
 
 /// Clients that log in all the time, and keep their last sessions.
-struct Clients {
-    at: SocketAddr,
+pub struct Clients {
+    /// The listeners, which clients use in turn, with their protocols.
+    pub listeners: Vec<(&'static str, SocketAddr)>,
+    pub password: &'static str,
+    /// The number of sessions that each client keeps.
+    pub kept: usize,
     is_over: AtomicBool,
-    logins: AtomicUsize,
-    held: AtomicUsize,
+    pub logins: AtomicUsize,
+    pub held: AtomicUsize,
 }
 
 /// Ends clients when it is dropped.
-struct Over<'a>(&'a AtomicBool);
+pub struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
@@ -94,6 +99,19 @@ impl Drop for Over<'_> {
 impl Clients {
     const COUNT: usize = 16;
 
+    pub fn new(listeners: Vec<(&'static str, SocketAddr)>, password: &'static str, kept: usize) -> Self {
+        let (is_over, logins, held) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { listeners, password, kept, is_over, logins, held }
+    }
+
+    /// Starts the clients. They end when the result is dropped, also if an assertion fails.
+    pub fn start<'a>(&'a self, scope: &'a Scope<'a, '_>) -> Over<'a> {
+        for first in 0..Self::COUNT {
+            scope.spawn(move || self.run(first));
+        }
+        Over(&self.is_over)
+    }
+
     fn run(&self, first: usize) {
         let mut kept: Vec<Wire> = Vec::new();
         for number in (first..).step_by(Self::COUNT) {
@@ -101,18 +119,19 @@ impl Clients {
                 return;
             }
             // A replica may end while a client connects.
-            let Ok(mut wire) = greeted(self.at) else { continue };
-            match log_in(&mut wire, "IMAP", &name(number % USERS), "secret") {
-                Ok(answer) if is_success("IMAP", &answer) => {
+            let (protocol, at) = self.listeners[number / Self::COUNT % self.listeners.len()];
+            let Ok(mut wire) = greeted(at) else { continue };
+            match log_in(&mut wire, protocol, &name(number % USERS), self.password) {
+                Ok(answer) if is_success(protocol, &answer) => {
                     self.logins.fetch_add(1, Ordering::SeqCst);
                     kept.push(wire);
                 }
-                Ok(answer) if answer.contains("[UNAVAILABLE]") => {
+                Ok(answer) if answer.starts_with(temporary_error(protocol)) => {
                     self.held.fetch_add(1, Ordering::SeqCst);
                 }
                 _ => {}
             }
-            if kept.len() > 20 {
+            if kept.len() > self.kept {
                 kept.remove(0);
             }
         }
@@ -127,17 +146,11 @@ fn no_user_is_on_two_pods_over_two_replicas_while_pods_come_and_go() {
     let times = json!({ "mode": "Exclusive", "moveTimeout": "20s", "returnGrace": "1s", "grace": "500ms" });
     apply(&pair, at, &times);
     pods.iter().for_each(|(pod, backend)| slice(&pair, pod, backend.address(), true));
-    let (is_over, logins, held) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-    let clients = Clients { at, is_over, logins, held };
+    let clients = Clients::new(vec![("IMAP", at)], "secret", 20);
     let leave = |pod: &str| wait::eventually("users leave", || (mailboxes.users_at(pod) == 0).then_some(()));
     let come = |pod: &str| wait::eventually("users come", || (mailboxes.users_at(pod) > 20).then_some(()));
     std::thread::scope(|scope| {
-        // Also if an assertion fails.
-        let _over = Over(&clients.is_over);
-        for first in 0..Clients::COUNT {
-            let clients = &clients;
-            scope.spawn(move || clients.run(first));
-        }
+        let _over = clients.start(scope);
         for round in 0..6_usize {
             let (pod, backend) = &pods[round % 3];
             come(pod);
@@ -164,6 +177,124 @@ fn no_user_is_on_two_pods_over_two_replicas_while_pods_come_and_go() {
     assert!(moved > USERS, "{moved} of {opened} sessions were at another Pod than before");
     let held = clients.held.into_inner();
     println!("{opened} sessions, {moved} at another Pod than before, {held} temporary errors");
+}
+
+#[test]
+fn a_replica_that_ends_while_users_move_does_not_bring_them_to_two_pods() {
+    let Some(mut pair) = Pair::with("affinity-drain", &["--drain-timeout", "3s", "--drain-spread", "2s"])
+    else {
+        return;
+    };
+    let (mailboxes, at) = (Mailboxes::default(), at());
+    let pods = PODS.map(|pod| (pod, Backend::imap_of_users(our_address(), pod, &mailboxes)));
+    let times = json!({ "mode": "Exclusive", "moveTimeout": "20s", "returnGrace": "1s", "grace": "500ms" });
+    apply(&pair, at, &times);
+    pods.iter().for_each(|(pod, backend)| slice(&pair, pod, backend.address(), true));
+    let clients = Clients::new(vec![("IMAP", at)], "secret", 20);
+    let leave = |pod: &str| wait::eventually("users leave", || (mailboxes.users_at(pod) == 0).then_some(()));
+    let come = |pod: &str| wait::eventually("users come", || (mailboxes.users_at(pod) > 20).then_some(()));
+    std::thread::scope(|scope| {
+        let _over = clients.start(scope);
+        for (round, (pod, backend)) in pods.iter().enumerate() {
+            come(pod);
+            // The replica learns of the change before, during or after its end begins.
+            if round == 2 {
+                pair.replica(1).terminate();
+            }
+            slice(&pair, pod, backend.address(), false);
+            if round == 1 {
+                pair.replica(1).logs(&["ending sessions of exclusive users"]);
+            }
+            if round < 2 {
+                pair.replica(1).terminate();
+            }
+            pair.ended(1);
+            leave(pod);
+            slice(&pair, pod, backend.address(), true);
+            pair.start_unready(1);
+            pair.call_ready(1);
+            wait::eventually("the new process is ready", || pair.replica(1).is_ready().then_some(()));
+            come(pod);
+        }
+    });
+    assert_eq!(mailboxes.shared(), Vec::<String>::new());
+    let (opened, moved) = mailboxes.counts();
+    assert!(moved > USERS / 2, "{moved} of {opened} sessions were at another Pod than before");
+    println!("{opened} sessions, {moved} at another Pod than before, {:?} temporary errors", clients.held);
+}
+
+/// Creates a Pod. Nothing runs it.
+fn create_pod(pair: &Pair, name: &str) {
+    pair.cluster.apply(&json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name },
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{ "name": "dovecot", "image": "dovecot.example.test/dovecot" }],
+        },
+    }));
+}
+
+#[test]
+fn a_pod_with_the_annotation_gets_no_new_sessions_and_its_open_ones_end() {
+    let Some(pair) = Pair::new("leaving") else { return };
+    let (mailboxes, at) = (Mailboxes::default(), at());
+    let pods = PODS.map(|pod| (pod, Backend::imap_of_users(our_address(), pod, &mailboxes)));
+    pair.cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" },
+    }));
+    PODS.iter().for_each(|pod| create_pod(&pair, pod));
+    apply(&pair, at, &json!({ "mode": "None" }));
+    pods.iter().for_each(|(pod, backend)| slice(&pair, pod, backend.address(), true));
+    let log_in = |number: usize| {
+        let mut wire = greeted(at).unwrap();
+        let answer = log_in(&mut wire, "IMAP", &name(number), "secret").unwrap();
+        let place = answer.strip_prefix("a OK ").map(str::to_owned);
+        (place.ok_or(answer), wire)
+    };
+    let of_first = || {
+        let all = (0..30).map(log_in);
+        all.map(|(place, wire)| (place.expect("the login is accepted"), wire)).collect::<Vec<_>>()
+    };
+    let [_, leaving, _] = PODS;
+    for mode in ["None", "User", "Exclusive"] {
+        pair.cluster.apply(&route(&pair, &json!({ "mode": mode })));
+        pair.cluster.wait_for("Ready", "mailroute/org");
+        assert_eq!(pair.cluster.condition("mailroute/org", "EndpointsUnnamed"), Value::Null);
+        let (before, sessions) = (mailboxes.shared().len(), of_first());
+        pair.cluster.kubectl(&["annotate", "pod", leaving, "mailgress.dev/drain=true"]);
+        let (mut ended, mut stayed) = (Vec::new(), Vec::new());
+        for (number, (place, mut wire)) in sessions.into_iter().enumerate() {
+            if place == leaving {
+                let goodbye = "* BYE Mailbox has moved to another server, please reconnect";
+                assert_eq!(wire.line().unwrap(), goodbye, "{mode}");
+                ended.push(number);
+            } else {
+                stayed.push((number, place, wire));
+            }
+        }
+        assert!(ended.len() > 2, "{mode}: {ended:?}");
+        let message = pair.cluster.comes_to("mailroute/org", "EndpointsLeaving", "True", "EndpointsLeaving");
+        assert!(message.contains("Pod dovecot-1 of Service leaving/dovecot"), "{message}");
+        wait::eventually("the column counts the Pod", || {
+            pair.cluster.kubectl(&["get", "mailroute", "org"]).contains("2/3 ready").then_some(())
+        });
+        for (number, (place, _wire)) in of_first().into_iter().enumerate() {
+            assert_ne!(place, leaving, "{mode}: {number}");
+            let before = stayed.iter_mut().find(|(stayed, ..)| *stayed == number);
+            if let Some((_, before, wire)) = before {
+                assert!(backend_answers(wire, "IMAP").unwrap(), "{mode}: {number}");
+                assert!(mode == "None" || place == *before, "{mode}: {number}");
+            }
+        }
+        pair.cluster.kubectl(&["annotate", "pod", leaving, "mailgress.dev/drain-"]);
+        // A login during the move may end with the session of the user.
+        wait::eventually("the Pod is used again", || {
+            log_in(ended[0]).0.is_ok_and(|place| place == leaving).then_some(())
+        });
+        assert!(mode != "Exclusive" || mailboxes.shared().len() == before, "{:?}", mailboxes.shared());
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod affinity;
 mod cluster;
 mod control_plane;
 mod definitions;
+mod dovecots;
 mod faults;
 mod forwarder;
 mod front;

@@ -55,8 +55,11 @@ impl Pair {
     pub fn start_unready(&mut self, number: usize) {
         let name = format!("replica-{number}");
         let service = format!("{}/replicas", self.cluster.name);
-        let mut arguments = vec!["--pod-name", &name, "--replicas", &service, "--drain-timeout", "1s"];
+        let mut arguments = vec!["--pod-name", &name, "--replicas", &service];
         arguments.extend(self.arguments.iter().map(String::as_str));
+        if !arguments.contains(&"--drain-timeout") {
+            arguments.extend(["--drain-timeout", "1s"]);
+        }
         self.replicas[number] = Some(self.cluster.unready_replica(&arguments));
     }
 
@@ -88,6 +91,14 @@ impl Pair {
 
     pub fn kill(&mut self, number: usize) {
         self.replicas[number] = None;
+    }
+
+    /// Waits until a replica has ended, and removes it from the list, as Kubernetes does.
+    pub fn ended(&mut self, number: usize) {
+        let mut replica = self.replicas[number].take().unwrap();
+        let status = replica.wait(wait::PATIENCE);
+        assert!(status.success(), "{status}");
+        self.forget(number);
     }
 
     pub fn forget(&self, number: usize) {

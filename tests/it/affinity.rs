@@ -21,19 +21,22 @@ struct Pod {
     name: &'static str,
     imap: Backend,
     pop3: Backend,
+    smtp: Backend,
 }
 
 impl Pod {
     fn new(name: &'static str, mailboxes: &Mailboxes) -> Self {
         let imap = Backend::imap_of_users(Ipv4Addr::LOCALHOST.into(), name, mailboxes);
-        Self { name, imap, pop3: Backend::pop3_of_users(name, mailboxes) }
+        let pop3 = Backend::pop3_of_users(name, mailboxes);
+        Self { name, imap, pop3, smtp: Backend::smtp_of_users(name, mailboxes) }
     }
 }
 
-/// One listener for IMAP and one for POP3, and a route for `example.org` to the Services `imap` and `pop3`.
+/// One listener for each protocol, and a route for `example.org` to the Services `imap`, `pop3` and `smtp`.
 struct Site {
     imap: SocketAddr,
     pop3: SocketAddr,
+    smtp: SocketAddr,
     mailgress: Mailgress,
     folder: Folder,
 }
@@ -42,18 +45,18 @@ const READY: (bool, bool) = (true, false);
 
 impl Site {
     fn start(affinity: &Value, pods: &[&Pod]) -> Self {
-        let [imap, pop3] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], ports::free())));
+        let [imap, pop3, smtp] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], ports::free())));
         let listener = |protocol: &str, at: SocketAddr| {
             json!({
                 "name": protocol.to_lowercase(), "protocol": protocol, "address": "127.0.0.1", "port": at.port(),
                 "tls": { "mode": "Disabled" },
             })
         };
-        let listeners = [listener("IMAP", imap), listener("POP3", pop3)];
+        let listeners = [listener("IMAP", imap), listener("POP3", pop3), listener("SMTP", smtp)];
         let spec = json!({ "auth": passthrough(), "allowedRoutes": [{}], "listeners": listeners });
         let folder = Folder::new();
         folder.write("server.yaml", &mail_server(&spec));
-        for (name, port) in [("imap", 143), ("pop3", 110)] {
+        for (name, port) in [("imap", 143), ("pop3", 110), ("smtp", 587)] {
             folder.write(&format!("{name}.yaml"), &service(name, port));
         }
         for pod in pods {
@@ -61,11 +64,15 @@ impl Site {
         }
         folder.write("route.yaml", &route(affinity));
         let mailgress = Mailgress::start(&folder);
-        Self { imap, pop3, mailgress, folder }
+        Self { imap, pop3, smtp, mailgress, folder }
     }
 
     fn at(&self, protocol: &str) -> SocketAddr {
-        if protocol == "IMAP" { self.imap } else { self.pop3 }
+        match protocol {
+            "IMAP" => self.imap,
+            "POP3" => self.pop3,
+            _ => self.smtp,
+        }
     }
 
     /// Logs in. Returns the final reply and the session.
@@ -102,7 +109,8 @@ fn service(name: &str, port: u16) -> Value {
 
 /// Writes one EndpointSlice for each protocol. `state`: whether the Pod is ready, and whether it terminates.
 fn slices(folder: &Folder, pod: &Pod, (ready, terminating): (bool, bool)) {
-    for (service, at) in [("imap", pod.imap.address()), ("pop3", pod.pop3.address())] {
+    for (service, backend) in [("imap", &pod.imap), ("pop3", &pod.pop3), ("smtp", &pod.smtp)] {
+        let at = backend.address();
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -124,7 +132,7 @@ fn slices(folder: &Folder, pod: &Pod, (ready, terminating): (bool, bool)) {
 }
 
 fn remove(folder: &Folder, pod: &Pod) {
-    for service in ["imap", "pop3"] {
+    for service in ["imap", "pop3", "smtp"] {
         let file = format!("{service}-{}.yaml", pod.name);
         if folder.path().join(&file).exists() {
             folder.remove(&file);
@@ -136,6 +144,7 @@ fn route(affinity: &Value) -> Value {
     let services = json!([
         { "protocol": "IMAP", "name": "imap", "port": 143 },
         { "protocol": "POP3", "name": "pop3", "port": 110 },
+        { "protocol": "SMTP", "name": "smtp", "port": 587 },
     ]);
     json!({
         "apiVersion": "mailgress.dev/v1alpha1",
@@ -253,6 +262,77 @@ fn a_restart_of_the_only_pod_is_a_pause_and_an_endpoint_that_stays_away_is_a_tem
     let answer = site.session("POP3", "bob@example.org").0;
     assert!(answer.starts_with("-ERR [SYS/TEMP] "), "{answer}");
     site.mailgress.logs(&["outcome=\"user_held\"", "the backend has no endpoint"]);
+}
+
+#[test]
+fn a_message_that_is_being_sent_is_finished_before_its_user_moves() {
+    let mailboxes = Mailboxes::default();
+    let pods = ["a", "b"].map(|name| Pod::new(name, &mailboxes));
+    let [a, b] = &pods;
+    let site = Site::start(&exclusive(&json!({ "moveTimeout": "20s", "returnGrace": "0s" })), &[a, b]);
+    let (user, mut sending) = wait::eventually("a user has the endpoint a", || {
+        let mut users = (0..30).map(|number| (name(number), site.log_in("SMTP", &name(number))));
+        users.find_map(|(user, (place, wire))| (place == "a").then_some((user, wire)))
+    });
+    for command in ["MAIL FROM:<me@example.org>", "RCPT TO:<you@example.net>"] {
+        assert!(sending.ask(command).unwrap().starts_with("250 "));
+    }
+    assert!(sending.ask("DATA").unwrap().starts_with("354 "));
+    sending.send("Subject: half\r\n\r\nThe first line\r\n").unwrap();
+    slices(&site.folder, a, (false, true));
+    site.mailgress.logs(&["ending sessions of exclusive users", "moves to another endpoint"]);
+    let mut waiting = greeted(site.imap).unwrap();
+    send_login(&mut waiting, "IMAP", &user, "secret").unwrap();
+    sending.send("The second line\r\n").unwrap();
+    assert_eq!(b.imap.accepted(), 0, "the user moves before the message is finished");
+    sending.send(".\r\n").unwrap();
+    assert_eq!(sending.line().unwrap(), "250 2.0.0 queued by a");
+    let goodbye = sending.line().unwrap();
+    assert!(goodbye.starts_with("421 ") && goodbye.contains("has moved"), "{goodbye}");
+    assert_eq!(waiting.line().unwrap(), "a OK b");
+    assert_eq!(mailboxes.shared(), Vec::<String>::new());
+}
+
+#[test]
+fn users_of_a_pod_that_is_taken_out_of_service_move_and_come_back() {
+    let mailboxes = Mailboxes::default();
+    let pods = ["a", "b", "c"].map(|name| Pod::new(name, &mailboxes));
+    let [a, b, c] = &pods;
+    for (mode, why) in [
+        ("User", "the endpoint is taken out of service"),
+        ("Exclusive", "the user moves to another endpoint"),
+    ] {
+        let site = Site::start(&json!({ "mode": mode }), &[a, b, c]);
+        let places: Vec<_> = (0..30).map(|number| site.log_in("IMAP", &name(number))).collect();
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "b", "namespace": "mail", "annotations": { "mailgress.dev/drain": "true" },
+            },
+        });
+        site.folder.write("pod.yaml", &pod);
+        let mut of_b = None;
+        for (number, (place, mut wire)) in places.into_iter().enumerate() {
+            if place == "b" {
+                let goodbye = "* BYE Mailbox has moved to another server, please reconnect";
+                assert_eq!(wire.line().unwrap(), goodbye, "{mode}");
+                assert_ne!(site.log_in("POP3", &name(number)).0, "b", "{mode}");
+                of_b = Some(number);
+            } else {
+                assert!(backend_answers(&mut wire, "IMAP").unwrap(), "{mode}");
+                assert_eq!(site.log_in("POP3", &name(number)).0, place, "{mode}");
+            }
+        }
+        let leaving = site.condition("EndpointsLeaving");
+        assert!(leaving["message"].as_str().unwrap().contains("Pod b of Service mail/imap"), "{leaving}");
+        site.folder.remove("pod.yaml");
+        // A login during the move may end with the session of the user.
+        wait::eventually("the user comes back", || {
+            (site.session("IMAP", &name(of_b.unwrap())).0 == "a OK b").then_some(())
+        });
+        site.mailgress.logs(&["outcome=\"moved\"", why]);
+    }
 }
 
 #[test]

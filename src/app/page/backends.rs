@@ -1,6 +1,6 @@
 //! Collects the backends that objects name, each once, with the results of their health checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::view::{Backend, Excerpt, Question, State};
 use crate::model::{self, BackendHealth, BindReport, RouteBackend, Snapshot};
@@ -43,6 +43,7 @@ fn count<'a, 'b>(
 ) -> &'b mut BackendSummary<'a> {
     let known = all.entry(&backend.reference).or_default();
     known.endpoints = known.endpoints.max(backend.endpoints.len());
+    known.leaving.extend(backend.leaving.values());
     known
 }
 
@@ -50,6 +51,7 @@ fn count<'a, 'b>(
 #[derive(Default)]
 struct BackendSummary<'a> {
     endpoints: usize,
+    leaving: BTreeSet<&'a String>,
     listeners: usize,
     routes: usize,
     health: Option<&'a BackendHealth>,
@@ -83,6 +85,7 @@ impl BackendSummary<'_> {
             reference: reference.to_owned(),
             state,
             endpoints: self.endpoints,
+            leaving: self.leaving.into_iter().take(ENDPOINTS_SHOWN).cloned().collect(),
             is_checked: self.health.is_some(),
             unhealthy: shown.map(|(address, why)| (address.to_string(), why.clone())).collect(),
             unhealthy_in_all: unhealthy.len(),
@@ -94,5 +97,5 @@ impl BackendSummary<'_> {
 
 /// Backends per page.
 const BACKENDS_SHOWN: usize = 25;
-/// Failing endpoints shown per backend.
+/// Failing or leaving endpoints shown per backend.
 const ENDPOINTS_SHOWN: usize = 3;

@@ -28,6 +28,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| Environment {
     locality: Locality::default(),
     trusted_peers: Vec::new(),
     completeness: Completeness::Part,
+    lacks_replicas: false,
 });
 
 /// Returns the violations of the offline validation, and the errors of `check`.

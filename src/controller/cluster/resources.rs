@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject};
-use kube::core::GroupVersionKind;
+use kube::api::{Api, ApiResource};
+use kube::core::{DynamicResourceScope, GroupVersionKind};
 use kube::runtime::watcher::Config;
+use kube::{Client, Resource};
 
 use crate::api::{API_VERSION, GROUP, VERSION};
 use crate::controller::index::{Key, Reference, ReferenceKind};
@@ -31,6 +31,8 @@ pub(super) enum WatchedKind {
     ConfigMap,
     Service,
     Slice,
+    /// Only their metadata: [`DRAIN`](crate::controller::index::DRAIN).
+    Pod,
 }
 
 /// The scope of a watch.
@@ -71,9 +73,10 @@ pub(super) fn by_name(reference: &Reference) -> Option<Watched> {
     is_subdomain(&reference.key.name).then(|| Watched { kind, scope: Scope::Named(reference.key.clone()) })
 }
 
-/// Returns the watches of Services and EndpointSlices.
-pub(super) fn services(scope: &Scope) -> [Watched; 2] {
-    [WatchedKind::Service, WatchedKind::Slice].map(|kind| Watched { kind, scope: scope.clone() })
+/// Returns the watches of Services, EndpointSlices and their Pods.
+pub(super) fn services(scope: &Scope) -> [Watched; 3] {
+    [WatchedKind::Service, WatchedKind::Slice, WatchedKind::Pod]
+        .map(|kind| Watched { kind, scope: scope.clone() })
 }
 
 impl Watched {
@@ -84,9 +87,11 @@ impl Watched {
             WatchedKind::ConfigMap => ReferenceKind::ConfigMap,
             WatchedKind::Service => ReferenceKind::Service,
             WatchedKind::Slice => ReferenceKind::EndpointSlices,
-            WatchedKind::Server | WatchedKind::Listener | WatchedKind::Route | WatchedKind::Namespace => {
-                return Vec::new();
-            }
+            WatchedKind::Server
+            | WatchedKind::Listener
+            | WatchedKind::Route
+            | WatchedKind::Namespace
+            | WatchedKind::Pod => return Vec::new(),
         };
         let from = |namespace: &str| references.range(Reference::new(kind, &Key::new(namespace, ""))..);
         let of_kind = |reference: &&Reference| reference.kind == kind;
@@ -100,7 +105,10 @@ impl Watched {
         }
     }
 
-    pub(super) fn api(&self, client: Client) -> Api<DynamicObject> {
+    pub(super) fn api<K>(&self, client: Client) -> Api<K>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
         let resource = &self.kind.resource();
         match &self.scope {
             Scope::Everywhere => Api::all_with(client, resource),
@@ -131,6 +139,7 @@ impl WatchedKind {
             Self::ConfigMap => ("v1", "ConfigMap"),
             Self::Service => ("v1", "Service"),
             Self::Slice => ("discovery.k8s.io/v1", "EndpointSlice"),
+            Self::Pod => ("v1", "Pod"),
         }
     }
 
@@ -153,6 +162,7 @@ impl WatchedKind {
             Self::Secret => core("Secret"),
             Self::ConfigMap => core("ConfigMap"),
             Self::Service => core("Service"),
+            Self::Pod => core("Pod"),
             Self::Slice => {
                 ApiResource::from_gvk(&GroupVersionKind::gvk("discovery.k8s.io", "v1", "EndpointSlice"))
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::controller::index::{Index, Key, Reference, ReferenceKind, service_of};
+use crate::controller::index::{DRAIN, Index, Key, Reference, ReferenceKind, service_of};
 use crate::controller::manifest::Content;
 use crate::controller::render::{Kind, ObjectId, ReferenceChanges};
 
@@ -149,9 +149,10 @@ impl Store {
     /// Tells whether a watch may still answer. For some time after the start this includes refused watches, because an
     /// API server that has just started refuses everything.
     pub(super) fn awaits_answers(&self, now: Instant) -> bool {
-        let is_open = |state: &WatchState| match state.list {
+        let is_open = |watched: &Watched, state: &WatchState| match state.list {
             ListState::None => true,
-            ListState::Forbidden => !self.accepts_refusals,
+            // The permission for Pods is optional.
+            ListState::Forbidden => !self.accepts_refusals && watched.kind != WatchedKind::Pod,
             ListState::Whole => false,
         };
         // Thousands of watches are answered one after another, so the wait starts again with each answer.
@@ -160,7 +161,7 @@ impl Store {
             now.saturating_duration_since(since) < FIRST_ANSWER_TIMEOUT
                 && now.saturating_duration_since(state.started) < MAX_ANSWER_WAIT
         };
-        self.states.values().any(|state| is_open(state) && may_wait(state))
+        self.states.iter().any(|(watched, state)| is_open(watched, state) && may_wait(state))
     }
 
     /// Ends the start: from now on, a refusal counts at once. Before that, a refused reference is pending.
@@ -265,6 +266,10 @@ fn sentence(watched: &Watched, failure: &Failure) -> String {
         Failure::Unreachable(why) => {
             format!("the API server cannot be reached; serving the last known objects: {why}")
         }
+        Failure::Forbidden(why) if watched.kind == WatchedKind::Pod => format!(
+            "{} cannot be read, so their annotation {DRAIN} has no effect; grant list and watch on pods: {why}",
+            subject(watched)
+        ),
         Failure::Forbidden(why) | Failure::Refused(why) => {
             format!("{} cannot be read: {why}", subject(watched))
         }

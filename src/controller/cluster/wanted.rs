@@ -64,7 +64,7 @@ fn of_services(
 
 /// The maximum number of watches for references.
 pub(super) const MAX_REFERRED: usize = 16384;
-/// With more namespaces, Services of the whole cluster are watched. Each namespace needs two watches.
+/// With more namespaces, Services of the whole cluster are watched. Each namespace needs three watches.
 const MAX_NAMESPACES: usize = 32;
 
 #[cfg(test)]

@@ -5,16 +5,17 @@ use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use kube::Client;
-use kube::api::{DynamicObject, ObjectMeta};
+use kube::api::{DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::utils::StreamBackoff;
 use kube::runtime::watcher::{self, watcher};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::controller::index::{Key, SERVICE_NAME};
+use crate::controller::index::{DRAIN, Key, SERVICE_NAME};
 use crate::controller::manifest::{self, Content};
 use crate::controller::metrics::Metrics;
 use crate::controller::validate::Validator;
@@ -138,8 +139,7 @@ impl Reader {
     async fn follow(&self, watched: &Watched, watch: u64) -> Ended {
         let config = watched.config().timeout(rand::random_range(WATCH_SECONDS));
         let config = self.lists.choose(config, &self.client).await;
-        let stream = watcher(watched.api(self.client.clone()), config);
-        let mut stream = pin!(StreamBackoff::new(stream, backoff()));
+        let mut stream = pin!(StreamBackoff::new(self.stream(watched, config), backoff()));
         let mut listed = BTreeMap::new();
         while let Some(event) = stream.next().await {
             if event.as_ref().is_err_and(|error| self.lists.are_refused_by(error)) {
@@ -151,6 +151,22 @@ impl Reader {
             }
         }
         Ended::Done
+    }
+
+    /// Returns the events of a watch. Those of Pods have only the metadata, which is all that the API server sends.
+    fn stream(
+        &self,
+        watched: &Watched,
+        config: watcher::Config,
+    ) -> BoxStream<'static, watcher::Result<watcher::Event<DynamicObject>>> {
+        let client = self.client.clone();
+        match watched.kind {
+            WatchedKind::Pod => {
+                let api = watched.api::<PartialObjectMeta<DynamicObject>>(client);
+                watcher(api, config).map_ok(without_content).boxed()
+            }
+            _ => watcher(watched.api::<DynamicObject>(client), config).boxed(),
+        }
     }
 
     /// Converts an event of the API; `None` while a list is not complete.
@@ -165,17 +181,24 @@ impl Reader {
             let seen = self.seen(watched.kind, &key, object);
             (key, seen)
         };
+        // A namespace may have thousands of Pods, so only those count that are taken out of service.
+        let is_unused =
+            |object: &DynamicObject| watched.kind == WatchedKind::Pod && !is_leaving(&object.metadata);
         match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
                 None
             }
+            Ok(watcher::Event::InitApply(object)) if is_unused(&object) => None,
             Ok(watcher::Event::InitApply(object)) => {
                 let (key, seen) = read(object);
                 listed.insert(key, seen);
                 None
             }
             Ok(watcher::Event::InitDone) => Some(WatchUpdate::Listed(std::mem::take(listed))),
+            Ok(watcher::Event::Apply(object)) if is_unused(&object) => {
+                Some(WatchUpdate::Deleted(key(&object)))
+            }
             Ok(watcher::Event::Apply(object)) => {
                 let (key, seen) = read(object);
                 Some(WatchUpdate::Applied(key, Box::new(seen)))
@@ -194,6 +217,23 @@ impl Reader {
 fn key(object: &DynamicObject) -> Key {
     let metadata = &object.metadata;
     Key::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+fn is_leaving(metadata: &ObjectMeta) -> bool {
+    metadata.annotations.as_ref().and_then(|all| all.get(DRAIN)).is_some_and(|value| value == "true")
+}
+
+fn without_content(event: watcher::Event<PartialObjectMeta<DynamicObject>>) -> watcher::Event<DynamicObject> {
+    let object = |PartialObjectMeta { types, metadata, .. }: PartialObjectMeta<DynamicObject>| {
+        DynamicObject { types, metadata, data: Value::Object(Map::new()) }
+    };
+    match event {
+        watcher::Event::Apply(pod) => watcher::Event::Apply(object(pod)),
+        watcher::Event::Delete(pod) => watcher::Event::Delete(object(pod)),
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitApply(pod) => watcher::Event::InitApply(object(pod)),
+        watcher::Event::InitDone => watcher::Event::InitDone,
+    }
 }
 
 impl Reader {
@@ -249,7 +289,42 @@ fn strip(kind: WatchedKind, object: &mut DynamicObject) {
         let Some(fields) = endpoint.as_object_mut() else { continue };
         fields.retain(|field, _| !["hostname", "deprecatedTopology"].contains(&field.as_str()));
         if let Some(Value::Object(target)) = fields.get_mut("targetRef") {
-            target.retain(|field, _| ["kind", "namespace"].contains(&field.as_str()));
+            target.retain(|field, _| ["kind", "namespace", "name"].contains(&field.as_str()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> DynamicObject {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_names_of_pods_are_kept_and_what_nothing_uses_is_not() {
+        let target = json!({ "kind": "Pod", "namespace": "mail", "name": "dovecot-0", "uid": "1" });
+        let mut slice = object(json!({
+            "metadata": { "name": "x", "labels": { SERVICE_NAME: "dovecot", "other": "y" }, "managedFields": [] },
+            "endpoints": [{ "addresses": ["10.0.0.1"], "hostname": "dovecot-0", "targetRef": target }],
+        }));
+        strip(WatchedKind::Slice, &mut slice);
+        let kept = json!({ "kind": "Pod", "namespace": "mail", "name": "dovecot-0" });
+        assert_eq!(slice.data["endpoints"], json!([{ "addresses": ["10.0.0.1"], "targetRef": kept }]));
+        let labels = slice.metadata.labels.unwrap();
+        assert_eq!((labels.len(), slice.metadata.managed_fields), (1, None));
+    }
+
+    #[test]
+    fn only_the_value_true_takes_a_pod_out_of_service() {
+        let of = |annotations: Value| {
+            let pod = object(json!({ "metadata": { "name": "a", "annotations": annotations } }));
+            is_leaving(&pod.metadata)
+        };
+        assert!(of(json!({ DRAIN: "true" })));
+        assert!(!of(json!({ DRAIN: "false" })) && !of(json!({ "other": "true" })) && !of(Value::Null));
     }
 }

@@ -30,7 +30,7 @@ fn content_lacks(old: &Content, new: &Content) -> bool {
         (Content::Service(old), Content::Service(new)) => ports(new) < ports(old),
         (Content::Slice(old), Content::Slice(new)) => new.endpoints.len() < old.endpoints.len(),
         (Content::Namespace(old), Content::Namespace(new)) => old.keys().any(|key| !new.contains_key(key)),
-        (Content::Other, Content::Other) => false,
+        (Content::LeavingPod | Content::Other, Content::LeavingPod | Content::Other) => false,
         _ => true,
     }
 }

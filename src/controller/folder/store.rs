@@ -247,7 +247,7 @@ enum Outcome {
 }
 
 /// The kinds that Mailgress reads. Other kinds may be misspelt.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "MailServer",
     "MailListener",
     "MailRoute",
@@ -256,6 +256,7 @@ const KINDS: [&str; 8] = [
     "Service",
     "EndpointSlice",
     "Namespace",
+    "Pod",
 ];
 
 impl Loaded {
@@ -299,6 +300,7 @@ impl Loaded {
             Content::Service(service) => drop(objects.services.insert(key, Arc::clone(service))),
             Content::Slice(slice) => drop(objects.slices.set(&key, Some(Arc::clone(slice)))),
             Content::Namespace(labels) => drop(objects.namespaces.insert(key.name, Arc::clone(labels))),
+            Content::LeavingPod => drop(objects.leaving.insert(key)),
             Content::Other => {}
         }
     }

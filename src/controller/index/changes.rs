@@ -120,6 +120,17 @@ impl Index {
         }
     }
 
+    /// Sets whether a Pod is taken out of service.
+    pub fn set_leaving(&mut self, pod: &Key, leaves: bool) {
+        let leaving = &mut self.objects.leaving;
+        let changed = if leaves { leaving.insert(pod.clone()) } else { leaving.remove(pod) };
+        if changed {
+            for service in self.objects.slices.services_of(pod) {
+                self.refers(ReferenceKind::EndpointSlices, &service);
+            }
+        }
+    }
+
     /// Sets the labels of a namespace; `None` removes them.
     pub fn set_namespace(&mut self, name: &str, labels: Option<Arc<BTreeMap<String, String>>>) {
         if put(&mut self.objects.namespaces, &name.to_owned(), labels) {
@@ -145,6 +156,12 @@ impl Index {
         for_each(&old.services, &all.services, |key, service| self.set_service(key, service));
         for_each(&old.namespaces, &all.namespaces, |name, labels| self.set_namespace(name, labels));
         for_each(old.slices.all(), all.slices.all(), |key, slice| self.set_slice(key, slice));
+        for pod in old.leaving.difference(&all.leaving) {
+            self.set_leaving(pod, false);
+        }
+        for pod in &all.leaving {
+            self.set_leaving(pod, true);
+        }
         for_each(old.answers.listed(), all.answers.listed(), |reference, answer| {
             self.set_answer(reference, answer);
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Key, put, service_of};
 
@@ -39,6 +39,16 @@ impl Slices {
         keys.filter_map(|key| self.all.get(key).map(Arc::as_ref))
     }
 
+    /// Returns the Services that have a Pod as an endpoint.
+    pub(super) fn services_of(&self, pod: &Key) -> BTreeSet<Key> {
+        let in_namespace = self.all.range(Key::new(&pod.namespace, "")..);
+        let in_namespace = in_namespace.take_while(|(key, _)| key.namespace == pod.namespace);
+        let with_pod = in_namespace.filter(|(_, slice)| {
+            slice.endpoints.iter().any(|endpoint| pod_of(endpoint) == Some(pod.name.as_str()))
+        });
+        with_pod.filter_map(|(key, slice)| service(key, slice)).collect()
+    }
+
     /// Tells whether there is no EndpointSlice.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -60,6 +70,13 @@ impl Slices {
     }
 }
 
+/// Returns the name of an endpoint's Pod, which is in the namespace of the slice.
+#[must_use]
+pub fn pod_of(endpoint: &Endpoint) -> Option<&str> {
+    let target = endpoint.target_ref.as_ref()?;
+    target.name.as_deref().filter(|_| target.kind.as_deref() == Some("Pod"))
+}
+
 /// Returns the Service that a slice names. It always is in the slice's namespace.
 fn service(key: &Key, slice: &EndpointSlice) -> Option<Key> {
     Some(Key::new(&key.namespace, service_of(slice)?))
@@ -75,6 +92,24 @@ mod tests {
         let labels = json!({ "kubernetes.io/service-name": service });
         let slice = json!({ "metadata": { "labels": labels }, "addressType": "IPv4", "endpoints": [] });
         Some(Arc::new(serde_json::from_value(slice).unwrap()))
+    }
+
+    #[test]
+    fn the_services_of_a_pod_are_those_with_it_as_an_endpoint_in_its_namespace() {
+        let mut slices = Slices::default();
+        for (key, service, kind) in
+            [(("mail", "x"), "imap", "Pod"), (("mail", "y"), "pop3", "Node"), (("other", "z"), "imap", "Pod")]
+        {
+            let slice = json!({
+                "metadata": { "labels": { "kubernetes.io/service-name": service } }, "addressType": "IPv4",
+                "endpoints": [{ "addresses": ["10.0.0.1"], "targetRef": { "kind": kind, "name": "a" } }],
+            });
+            slices.set(&Key::new(key.0, key.1), Some(Arc::new(serde_json::from_value(slice).unwrap())));
+        }
+        let of = |namespace, name| slices.services_of(&Key::new(namespace, name));
+        assert_eq!(of("mail", "a"), [Key::new("mail", "imap")].into());
+        assert_eq!(of("other", "a"), [Key::new("other", "imap")].into());
+        assert!(of("mail", "b").is_empty());
     }
 
     #[test]

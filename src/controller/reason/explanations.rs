@@ -9,7 +9,7 @@ use ConditionStatus::{False, True, Unknown};
 use super::{ConditionStatus, Explanation, Reason};
 
 /// One for each reason, in their order.
-pub static EXPLANATIONS: [Explanation; 63] = [
+pub static EXPLANATIONS: [Explanation; 65] = [
     Explanation {
         reason: Reason::Accepted,
         conditions: &[("Accepted", True)],
@@ -50,14 +50,7 @@ pub static EXPLANATIONS: [Explanation; 63] = [
         cause: "A typing error. Values are case-sensitive.",
         remedy: "Use one of the values in the message.",
     },
-    Explanation {
-        reason: Reason::WrongType,
-        conditions: &[("Accepted", False)],
-        meaning: "A value has the wrong type for its field.",
-        cause: "Usually YAML: kubectl reads a bare `on`, `off`, `yes` or `no` as a boolean, and a bare `60` as a \
-                number.",
-        remedy: "Put such strings in quotes (`\"on\"`), and remove the quotes from numbers and booleans.",
-    },
+    settings::WRONG_TYPE,
     Explanation {
         reason: Reason::WrongForm,
         conditions: &[("Accepted", False)],
@@ -399,4 +392,6 @@ pub static EXPLANATIONS: [Explanation; 63] = [
     routes::PROTOCOL_NOT_SERVED,
     routes::ENDPOINTS_UNNAMED,
     routes::ENDPOINTS_DIFFER,
+    settings::ENDPOINTS_LEAVING,
+    routes::REPLICAS_UNKNOWN,
 ];

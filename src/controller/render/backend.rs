@@ -1,20 +1,20 @@
 //! Renders backends: Services are resolved to their endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::api::common::PortRef;
 use crate::api::listener::ListenerFields;
-use crate::controller::index::{Key, ReferenceKind};
+use crate::controller::index::{DRAIN, Key, ReferenceKind};
 use crate::controller::violation::{Notice, Violation};
 use crate::model::exclusive::{EndpointName, EndpointState};
 use crate::model::{Backend, Reach};
 use crate::net::BackendAddress;
 use crate::words::counted;
 
-use super::endpoints::{Choice, Endpoints};
+use super::endpoints::{Choice, Endpoints, Selection};
 use super::references::References;
 use super::scope::Scope;
 use super::service::{self, external_name, port_of, ports_of};
@@ -124,8 +124,10 @@ pub(crate) fn resolve(
         scope.report(Violation::missing(path, problem, "name one of the Service's own ports"));
         return None;
     };
-    let choice = (choice, references.locality());
-    let endpoints = Endpoints::of(slices.iter().copied(), port_name, choice);
+    let (locality, leaving) = (references.locality(), references.leaving(&key.namespace));
+    let selection = Selection { choice, locality, leaving };
+    let endpoints = Endpoints::of(slices.iter().copied(), port_name, &selection);
+    warn_of_leaving(scope, path, key, &endpoints);
     if endpoints.are_terminating || endpoints.addresses.is_empty() {
         let consequence =
             if endpoints.are_terminating { "so terminating endpoints are used" } else { "so logins fail" };
@@ -133,7 +135,11 @@ pub(crate) fn resolve(
             Notice::NoReadyEndpoints,
             path,
             format!("Service {key} has no ready endpoint for port {port}, {consequence}"),
-            "start its Pods, or check its selector and readiness probes",
+            if endpoints.leaving.is_empty() {
+                "start its Pods, or check its selector and readiness probes"
+            } else {
+                "start other Pods, or remove the annotation mailgress.dev/drain"
+            },
         ));
     }
     if endpoints.unnamed > 0 {
@@ -145,8 +151,21 @@ pub(crate) fn resolve(
             "let Kubernetes create the EndpointSlices from a selector, or add targetRef with the name of the Pod",
         ));
     }
-    let backend = Backend { reference, endpoints: endpoints.addresses, names: endpoints.names };
-    Some(Resolved { backend, states: endpoints.states })
+    let Endpoints { addresses, names, leaving, states, .. } = endpoints;
+    Some(Resolved { backend: Backend { reference, endpoints: addresses, names, leaving }, states })
+}
+
+fn warn_of_leaving(scope: &Scope<'_>, path: &str, service: &Key, endpoints: &Endpoints) {
+    let pods: BTreeSet<&String> = endpoints.leaving.values().collect();
+    let Some(first) = pods.first() else { return };
+    let more = pods.len().saturating_sub(1);
+    let more = if more == 0 { String::new() } else { format!(" and {}", counted(more, "other Pod")) };
+    scope.report(Violation::notice(
+        Notice::EndpointsLeaving,
+        path,
+        format!("Pod {first}{more} of Service {service} with the annotation {DRAIN} gets no new sessions, and its open ones are ended"),
+        "remove the annotation to use the Pod again",
+    ));
 }
 
 /// Returns the name of a Service's port for logs and messages.

@@ -138,6 +138,7 @@ impl Drafting<'_> {
             lists: self.lists,
             dependencies,
             last: last.map(AsRef::as_ref),
+            lacks_replicas: self.environment.lacks_replicas,
         };
         let (rendered, violations) = drafting.draft(&key, spec, &mut references);
         // The last valid spec needs the owner's permission too.

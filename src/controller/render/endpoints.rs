@@ -1,11 +1,13 @@
 //! Selects the endpoints of a Service that get sessions: by readiness and topology hints, as kube-proxy does. Where each
-//! user has one endpoint, all endpoints count, because replicas in different zones must agree.
+//! user has one endpoint, all endpoints count, because replicas in different zones must agree. Endpoints whose Pod is
+//! taken out of service get none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice};
 
+use crate::controller::index::pod_of;
 use crate::model::exclusive::{EndpointName, EndpointState};
 use crate::net::BackendAddress;
 
@@ -31,6 +33,15 @@ pub(crate) enum Choice {
     Exclusive,
 }
 
+/// What the selection depends on besides the endpoints.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection<'a> {
+    pub(crate) choice: Choice,
+    pub(crate) locality: &'a Locality,
+    /// The Pods of the Service's namespace that are taken out of service.
+    pub(crate) leaving: BTreeSet<&'a str>,
+}
+
 /// The endpoints of a Service for one of its ports.
 #[derive(Debug, Default)]
 pub(crate) struct Endpoints {
@@ -38,6 +49,8 @@ pub(crate) struct Endpoints {
     pub(crate) addresses: Vec<BackendAddress>,
     /// The name of the Pod (or other `targetRef`) at each address.
     pub(crate) names: BTreeMap<BackendAddress, String>,
+    /// The endpoints whose Pods are taken out of service, with the names of the Pods. They are not in `addresses`.
+    pub(crate) leaving: BTreeMap<BackendAddress, String>,
     /// No endpoint is ready, and these ones are terminating but still serve.
     pub(crate) are_terminating: bool,
     /// For [`Choice::Exclusive`]: all endpoints, ready or not.
@@ -54,15 +67,21 @@ impl Endpoints {
     pub(crate) fn of<'a>(
         slices: impl Iterator<Item = &'a EndpointSlice>,
         port_name: &str,
-        (choice, locality): (Choice, &Locality),
+        selection: &Selection<'_>,
     ) -> Self {
+        let choice = selection.choice;
         let all: Vec<Found<'a>> = slices.flat_map(|slice| in_slice(slice, port_name)).collect();
-        let mut chosen: Vec<_> = all.iter().filter(|(endpoint, ..)| is_ready(endpoint)).collect();
+        let (leaving, staying): (Vec<&Found<'_>>, Vec<&Found<'_>>) =
+            all.iter().partition(|found| selection.is_leaving(found.0));
+        let leaving = leaving.iter().filter_map(|found| Some((**found, name(found.0)?)));
+        let leaving = leaving.flat_map(|(found, name)| addresses_named(found, name)).collect();
+        let mut chosen: Vec<_> =
+            staying.iter().copied().filter(|(endpoint, ..)| is_ready(endpoint)).collect();
         let are_terminating = chosen.is_empty() && choice != Choice::Exclusive;
         if are_terminating {
-            chosen = all.iter().filter(|(endpoint, ..)| serves_and_terminates(endpoint)).collect();
+            chosen = staying.into_iter().filter(|(endpoint, ..)| serves_and_terminates(endpoint)).collect();
         } else if choice == Choice::Nearest {
-            nearest(&mut chosen, locality);
+            nearest(&mut chosen, selection.locality);
         }
         let mut addresses: Vec<_> = chosen.iter().flat_map(|found| addresses(**found)).collect();
         addresses.sort_unstable();
@@ -71,13 +90,22 @@ impl Endpoints {
         if choice == Choice::Nearest {
             let named = chosen.iter().filter_map(|found| Some((**found, name(found.0)?)));
             let names = named.flat_map(|(found, name)| addresses_named(found, name)).collect();
-            return Self { are_terminating, addresses, names, ..Self::default() };
+            return Self { are_terminating, addresses, names, leaving, ..Self::default() };
         }
         let identities = Identities::new(&all);
         let names = chosen.iter().flat_map(|found| identities.of(**found)).collect();
-        let states = if choice == Choice::Exclusive { identities.states(&all) } else { BTreeMap::new() };
+        let states = match choice {
+            Choice::Exclusive => identities.states(&all, selection),
+            Choice::Nearest | Choice::ByUser => BTreeMap::new(),
+        };
         let unnamed = all.iter().filter(|(endpoint, ..)| name(endpoint).is_none()).count();
-        Self { are_terminating, addresses, names, states, unnamed }
+        Self { are_terminating, addresses, names, leaving, states, unnamed }
+    }
+}
+
+impl Selection<'_> {
+    fn is_leaving(&self, endpoint: &Endpoint) -> bool {
+        pod_of(endpoint).is_some_and(|pod| self.leaving.contains(pod))
     }
 }
 
@@ -112,15 +140,17 @@ impl Identities {
     }
 
     /// Returns all endpoints. One in several slices is ready if it is ready in all of them.
-    fn states(&self, all: &[Found<'_>]) -> BTreeMap<EndpointName, EndpointState> {
+    fn states(&self, all: &[Found<'_>], selection: &Selection<'_>) -> BTreeMap<EndpointName, EndpointState> {
         let mut states = BTreeMap::new();
         for found in all {
-            let state = if is_ready(found.0) { EndpointState::Ready } else { EndpointState::Unready };
+            let state = match is_ready(found.0) {
+                _ if selection.is_leaving(found.0) => EndpointState::Leaving,
+                true => EndpointState::Ready,
+                false => EndpointState::Unready,
+            };
             for (_, identity) in self.of(*found) {
                 let known = states.entry(EndpointName::from(&*identity)).or_insert(state);
-                if state == EndpointState::Unready {
-                    *known = state;
-                }
+                *known = state.max(*known);
             }
         }
         states
@@ -202,12 +232,16 @@ mod tests {
         endpoints.iter().map(slice).collect()
     }
 
+    fn selection(choice: Choice, locality: &Locality) -> Selection<'_> {
+        Selection { choice, locality, leaving: BTreeSet::new() }
+    }
+
     fn chosen(locality: (&str, &str), endpoints: &[Value]) -> (Vec<String>, bool) {
         let slices = slices(endpoints);
         let known = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let locality = Locality { node: known(locality.0), zone: known(locality.1) };
         let Endpoints { addresses, are_terminating, .. } =
-            Endpoints::of(slices.iter(), "imap", (Choice::Nearest, &locality));
+            Endpoints::of(slices.iter(), "imap", &selection(Choice::Nearest, &locality));
         let last = |address: &BackendAddress| {
             let text = address.to_string();
             text.strip_prefix("10.0.0.").unwrap().strip_suffix(":143").unwrap().to_owned()
@@ -278,7 +312,7 @@ mod tests {
         let unready = in_state(named(3, "c"), false, true, true);
         let endpoints = slices(&[named(1, "a"), hinted(2, &[], &["b"]), unready]);
         let locality = Locality { zone: Some("a".to_owned()), node: None };
-        let of = |choice| Endpoints::of(endpoints.iter(), "imap", (choice, &locality));
+        let of = |choice| Endpoints::of(endpoints.iter(), "imap", &selection(choice, &locality));
         let exclusive = of(Choice::Exclusive);
         let names: Vec<_> = exclusive.names.values().map(String::as_str).collect();
         assert_eq!((names, exclusive.unnamed), (vec!["a", "10.0.0.2"], 1));
@@ -294,8 +328,8 @@ mod tests {
         let mut slices =
             slices(&[json!({ "addresses": ["10.0.0.1"] }), json!({ "addresses": ["10.0.0.1"] })]);
         slices[1].ports.as_mut().unwrap()[1].port = Some(10143);
-        let choice = (Choice::Exclusive, &Locality::default());
-        let found = Endpoints::of(slices.iter(), "imap", choice);
+        let locality = Locality::default();
+        let found = Endpoints::of(slices.iter(), "imap", &selection(Choice::Exclusive, &locality));
         let names: Vec<_> = found.states.keys().map(EndpointName::as_str).collect();
         assert_eq!(names, ["10.0.0.1:10143", "10.0.0.1:143"]);
     }
@@ -303,7 +337,37 @@ mod tests {
     #[test]
     fn terminating_endpoints_get_no_exclusive_users() {
         let endpoints = slices(&[in_state(hinted(1, &[], &[]), false, true, true)]);
-        let found = Endpoints::of(endpoints.iter(), "imap", (Choice::Exclusive, &Locality::default()));
+        let locality = Locality::default();
+        let found = Endpoints::of(endpoints.iter(), "imap", &selection(Choice::Exclusive, &locality));
         assert!(found.addresses.is_empty() && !found.are_terminating && found.states.len() == 1);
+    }
+
+    #[test]
+    fn a_pod_that_is_taken_out_of_service_is_no_endpoint_for_new_sessions() {
+        let named = |last: u8, name: &str, kind: &str| {
+            let mut endpoint = hinted(last, &["n"], &[]);
+            endpoint["targetRef"] = json!({ "kind": kind, "name": name });
+            endpoint
+        };
+        let endpoints = slices(&[named(1, "a", "Pod"), named(2, "b", "Pod"), named(3, "a", "Node")]);
+        let locality = Locality { node: Some("n".to_owned()), zone: None };
+        let of = |choice, leaving: &[&'static str]| {
+            let selection =
+                Selection { leaving: leaving.iter().copied().collect(), ..selection(choice, &locality) };
+            Endpoints::of(endpoints.iter(), "imap", &selection)
+        };
+        for choice in [Choice::Nearest, Choice::ByUser, Choice::Exclusive] {
+            let one = of(choice, &["a", "other"]);
+            let left: Vec<_> = one.leaving.iter().map(|(at, pod)| format!("{pod} {at}")).collect();
+            assert_eq!((one.addresses.len(), left), (2, vec!["a 10.0.0.1:143".to_owned()]), "{choice:?}");
+        }
+        let states: Vec<_> = of(Choice::Exclusive, &["b"]).states.into_iter().collect();
+        let state = |name: &str, state| (EndpointName::from(name), state);
+        assert_eq!(states, [state("a", EndpointState::Ready), state("b", EndpointState::Leaving)]);
+        // Also if no other endpoint is left.
+        let going = slices(&[in_state(named(1, "a", "Pod"), false, true, true)]);
+        let selection = Selection { leaving: ["a"].into(), ..selection(Choice::Nearest, &locality) };
+        let none = Endpoints::of(going.iter(), "imap", &selection);
+        assert!(none.addresses.is_empty() && !none.are_terminating);
     }
 }

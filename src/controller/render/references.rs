@@ -82,6 +82,13 @@ impl<'a> References<'a> {
         self.look_up(ReferenceKind::EndpointSlices, service, Some(slices))
     }
 
+    /// Returns the names of the Pods in a namespace that are taken out of service. Whoever uses them looks up the
+    /// EndpointSlices of their Service, which count as changed with them.
+    pub(crate) fn leaving(&self, namespace: &str) -> BTreeSet<&'a str> {
+        let from = self.objects.leaving.range(Key::new(namespace, "")..);
+        from.take_while(|pod| pod.namespace == namespace).map(|pod| pod.name.as_str()).collect()
+    }
+
     /// Records times (Unix seconds) at which the rendering changes without a change of an object.
     pub(crate) fn until(&self, times: &[i64]) {
         self.dependencies.borrow_mut().times.extend(times);

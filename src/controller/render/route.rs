@@ -44,6 +44,8 @@ pub(crate) struct RouteDrafting<'a> {
     pub(crate) dependencies: &'a RefCell<Dependencies>,
     /// The last rendering.
     pub(crate) last: Option<&'a RouteDraft>,
+    /// Whether there may be other replicas that this process cannot find.
+    pub(crate) lacks_replicas: bool,
 }
 
 /// The `MailServer` of a route, and the domains that it allows.
@@ -86,6 +88,9 @@ impl RouteDrafting<'_> {
             let none = || Arc::new(Backend::new(reference, Vec::new()));
             backends.insert(protocol, found.as_ref().map_or_else(none, |found| Arc::clone(&found.backend)));
             usable.extend(found.map(|found| (protocol, found)));
+        }
+        if self.lacks_replicas {
+            affinity.warn_of_replicas(&scope);
         }
         affinity.compare(&scope, usable.iter().map(|(protocol, usable)| (*protocol, &usable.states)));
         let states = |protocol| usable.get(protocol).map(|usable| usable.states.clone()).unwrap_or_default();

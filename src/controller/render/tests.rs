@@ -34,6 +34,7 @@ pub(crate) struct Fixture {
     pub(crate) renderer: Renderer,
     pub(crate) now: i64,
     trusted_peers: Vec<IpNet>,
+    lacks_replicas: bool,
 }
 
 impl Fixture {
@@ -45,6 +46,7 @@ impl Fixture {
             renderer: Renderer::default(),
             now: 1_800_000_000,
             trusted_peers: Vec::new(),
+            lacks_replicas: false,
         }
     }
 
@@ -76,6 +78,7 @@ impl Fixture {
             locality: Locality::default(),
             trusted_peers: self.trusted_peers.clone(),
             completeness: Completeness::Whole,
+            lacks_replicas: self.lacks_replicas,
         };
         self.oracle = self.oracle.next(self.index.objects(), &environment);
         let delta = self.renderer.render(&mut self.index, &environment);
@@ -1404,6 +1407,56 @@ fn service_with_pods(namespace: &str) -> String {
          ports: [{{name: imap, port: 143}}], endpoints: [{{addresses: [10.0.0.9], \
          targetRef: {{kind: Pod, name: d-0, namespace: {namespace}}}}}]}}\n"
     )
+}
+
+#[test]
+fn a_pod_that_is_taken_out_of_service_leaves_the_backends_of_listeners_and_routes() {
+    let mut fixture = Fixture::new();
+    let listener =
+        "{name: a, protocol: IMAP, port: 143, tls: {mode: Disabled}, backendRef: {name: d, port: 143}}";
+    let yaml = server(listener, "")
+        + &imap_route("mail", "org", "domains: [a.example]", "name: d, port: 143")
+        + &service_with_pods("mail");
+    let pod = |name: &str, namespace: &str, drain: &str| {
+        let metadata = format!(
+            "{{name: {name}, namespace: {namespace}, annotations: {{mailgress.dev/drain: '{drain}'}}}}"
+        );
+        format!("---\n{{apiVersion: v1, kind: Pod, metadata: {metadata}}}\n")
+    };
+    let staying = yaml.clone() + &pod("d-0", "other", "true") + &pod("d-0", "mail", "false");
+    for (text, endpoints, leaving) in
+        [(&staying, 1, 0), (&(yaml.clone() + &pod("d-0", "mail", "true")), 0, 1), (&yaml, 1, 0)]
+    {
+        let rendered = fixture.render(text);
+        let listener = rendered.snapshot.sockets.values().next().unwrap().listeners.default();
+        let destination = listener.routes.as_ref().unwrap().destinations[0].as_ref().unwrap();
+        for backend in [listener.backend.as_ref().unwrap(), &destination.backend] {
+            assert_eq!((backend.endpoints.len(), backend.leaving.len()), (endpoints, leaving));
+        }
+        let warned = said(&rendered, "org").join(" ");
+        assert_eq!(
+            warned.contains("Pod d-0 of Service mail/d with the annotation"),
+            leaving == 1,
+            "{warned}"
+        );
+        assert_eq!(warned.contains("remove the annotation mailgress.dev/drain"), leaving == 1, "{warned}");
+    }
+}
+
+#[test]
+fn exclusive_users_without_a_list_of_replicas_are_a_warning() {
+    let mut fixture = Fixture { lacks_replicas: true, ..Fixture::new() };
+    let with = |mode: &str| {
+        server(&imap("a", "port: 143, tls: {mode: Disabled}"), "")
+            + &imap_route("mail", "org", "domains: [a.example]", "address: 'b:1'")
+                .replace("backend: {", &format!("backend: {{affinity: {{mode: {mode}}}, "))
+    };
+    assert_eq!(said(&fixture.render(&with("User")), "org"), Vec::<String>::new());
+    let warned = "spec.backend.affinity.mode: Exclusive holds only within each replica of Mailgress, because --replicas is \
+                  not set; set --replicas to the Service that selects all replicas, or run only one";
+    assert_eq!(said(&fixture.render(&with("Exclusive")), "org"), [warned]);
+    fixture.lacks_replicas = false;
+    assert_eq!(said(&fixture.render(&with("Exclusive")), "org"), Vec::<String>::new());
 }
 
 #[test]

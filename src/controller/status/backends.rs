@@ -86,10 +86,12 @@ fn backend_state(facts: &Facts<'_>, listener: &ListenerOutcome) -> Option<Backen
     if listener.violations.iter().any(|violation| violation.reason == Reason::NoReadyEndpoints) {
         return Some(BackendState::None);
     }
+    let backend = served.backend.as_ref().filter(|_| listener.is_backend_service);
+    let leaving = backend.map_or(0, |backend| backend.leaving.len());
     if let Some(health) = facts.report.backends.get(&listener.id) {
-        return Some(of_health(health));
+        return Some(of_health(health).beside(leaving));
     }
-    of_endpoints(&served.backend.as_ref().filter(|_| listener.is_backend_service)?.endpoints)
+    Some(of_endpoints(&backend?.endpoints)?.beside(leaving))
 }
 
 fn route_backend_state(
@@ -103,9 +105,19 @@ fn route_backend_state(
     }
     let id = RouteBackend { route: route.entry.id.clone(), protocol };
     if let Some(health) = facts.report.routes.get(&id) {
-        return Some(of_health(health));
+        return Some(of_health(health).beside(backend.leaving.len()));
     }
-    of_endpoints(&backend.endpoints)
+    Some(of_endpoints(&backend.endpoints)?.beside(backend.leaving.len()))
+}
+
+impl BackendState {
+    /// Adds the endpoints that are taken out of service.
+    fn beside(self, leaving: usize) -> Self {
+        match self {
+            Self::Ready(ready, all) => Self::Ready(ready, all.saturating_add(leaving)),
+            Self::None => Self::None,
+        }
+    }
 }
 
 fn of_health(health: &BackendHealth) -> BackendState {

@@ -47,9 +47,7 @@ impl Group {
         for endpoints in all {
             group.endpoints.retain(|name, state| {
                 let other = endpoints.get(name);
-                if let Some(other) = other.filter(|_| *state == EndpointState::Ready) {
-                    *state = *other;
-                }
+                *state = other.copied().unwrap_or(*state).max(*state);
                 other.is_some()
             });
         }

@@ -305,7 +305,7 @@ impl Session {
             End::Drained => Some(DRAIN_TEXT),
             End::Kicked => Some(KICK_TEXT),
             End::Held => Some(HOLD_TEXT),
-            End::Moved(_) | End::Joined => Some(MOVE_TEXT),
+            End::Moved(_) | End::Joined | End::EndpointLeaves => Some(MOVE_TEXT),
             // RFC 1939 section 3: an autologout closes without a response. nginx never sends one (quirk Q-26).
             End::ClientTimeout if protocol != Protocol::Pop3 && self.served.listener.timeouts.announce => {
                 Some("Autologout; idle for too long")

@@ -107,7 +107,7 @@ const CONDITIONS: [(&str, &str, &str); 10] = [
 ];
 
 /// Conditions that are a warning: the listener or route is still served.
-const WARNINGS: [&str; 14] = [
+const WARNINGS: [&str; 16] = [
     "CertificateExpired",
     "CertificateExpiring",
     "CertificateUnusual",
@@ -117,6 +117,8 @@ const WARNINGS: [&str; 14] = [
     "NoReadyEndpoints",
     "EndpointsUnnamed",
     "EndpointsDiffer",
+    "EndpointsLeaving",
+    "ReplicasUnknown",
     "ImplicitTLSExpected",
     "ClearText",
     "CapabilityIgnored",

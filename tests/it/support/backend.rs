@@ -232,6 +232,39 @@ impl Backend {
         })
     }
 
+    /// SMTP: records the session of each login, answers it with `235 2.7.0 <name>`, and accepts mail for everybody.
+    pub fn smtp_of_users(name: &str, mailboxes: &Mailboxes) -> Self {
+        let (name, mailboxes) = (name.to_owned(), mailboxes.clone());
+        Self::new(move |session| {
+            session.say("220 scripted ESMTP")?;
+            let (mut open, mut is_text) = (None, false);
+            while let Some(line) = session.line()? {
+                let words: Vec<&str> = line.split(' ').collect();
+                match words[0] {
+                    "." if is_text => {
+                        is_text = false;
+                        session.say(&format!("250 2.0.0 queued by {name}"))?;
+                    }
+                    _ if is_text => {}
+                    "EHLO" => session.say("250-scripted\r\n250 AUTH PLAIN")?,
+                    "AUTH" => {
+                        let initial = words.get(2).map(ToString::to_string);
+                        let response = initial_or_next(session, initial.as_ref(), "334 ")?;
+                        open = Some(mailboxes.open(&plain(&response, 1).to_lowercase(), &name));
+                        session.say(&format!("235 2.7.0 {name}"))?;
+                    }
+                    "DATA" => {
+                        is_text = true;
+                        session.say("354 go")?;
+                    }
+                    _ => session.say("250 2.0.0 OK")?,
+                }
+            }
+            drop(open);
+            Ok(())
+        })
+    }
+
     /// Accepts connections and sends nothing.
     pub fn hanging() -> Self {
         Self::new(|session| session.drain())
@@ -418,8 +451,13 @@ fn initial_or_next(session: &mut Session, initial: Option<&String>, challenge: &
 
 /// Returns the password in a PLAIN response; empty if it is invalid.
 fn plain_password(response: &str) -> String {
+    plain(response, 2)
+}
+
+/// Returns a part of a PLAIN response: the authorization identity, the login or the password.
+fn plain(response: &str, part: usize) -> String {
     let bytes = STANDARD.decode(response).unwrap_or_default();
-    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).nth(2).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).nth(part).unwrap_or_default()).into_owned()
 }
 
 const LONGEST_LINE: u64 = 64 * 1024;

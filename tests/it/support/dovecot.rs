@@ -20,6 +20,7 @@ use super::{ports, tokens, wait};
 pub struct Dovecot {
     _daemon: Daemon,
     directory: PathBuf,
+    mail: PathBuf,
     ports: Ports,
 }
 
@@ -37,6 +38,16 @@ struct Ports {
 impl Dovecot {
     /// Starts on loopback and this address, and waits until it serves.
     pub fn start(besides: Option<IpAddr>) -> Self {
+        Self::start_with(besides, None)
+    }
+
+    /// As [`Self::start`], with the same mail as another one.
+    #[allow(dead_code, reason = "shared storage is a matter of tests/cluster")]
+    pub fn beside(other: &Self, besides: Option<IpAddr>) -> Self {
+        Self::start_with(besides, Some(other.mail.clone()))
+    }
+
+    fn start_with(besides: Option<IpAddr>, shared: Option<PathBuf>) -> Self {
         let directory = open_directory("dovecot");
         let ports = Ports {
             imap: ports::free(),
@@ -51,13 +62,16 @@ impl Dovecot {
         let identity = AUTHORITY.issue(&["dovecot.example.test"]);
         std::fs::write(directory.join("server.pem"), identity.certificate).unwrap();
         std::fs::write(directory.join("server.key"), identity.key).unwrap();
-        let mail = directory.join("mail");
-        std::fs::create_dir(&mail).unwrap();
-        if we_are_root() {
-            std::os::unix::fs::chown(&mail, Some(NOBODY), Some(NOBODY)).unwrap();
-        }
+        let mail = shared.unwrap_or_else(|| {
+            let mail = directory.join("mail");
+            std::fs::create_dir(&mail).unwrap();
+            if we_are_root() {
+                std::os::unix::fs::chown(&mail, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            mail
+        });
         let configuration = directory.join("dovecot.conf");
-        std::fs::write(&configuration, configure(&directory, &ports, besides)).unwrap();
+        std::fs::write(&configuration, configure((&directory, &mail), &ports, besides)).unwrap();
         let oauth2 = include_str!("dovecot/2.3-oauth2.conf").replace("@DIR@", &directory.to_string_lossy());
         std::fs::write(directory.join("oauth2.conf"), oauth2).unwrap();
         let account = format!("{LONG_PASSWORD_USER}:{{PLAIN}}{}::::::\n", long_password());
@@ -73,7 +87,7 @@ impl Dovecot {
             "",
             false,
         );
-        let dovecot = Self { _daemon: daemon, directory, ports };
+        let dovecot = Self { _daemon: daemon, directory, mail, ports };
         wait::eventually("Dovecot accepts connections", || {
             [dovecot.imap(), dovecot.pop3(), dovecot.lmtp(), dovecot.sasl()]
                 .iter()
@@ -130,9 +144,13 @@ impl Dovecot {
 
     /// Returns the log lines about a user.
     pub fn log_of(&self, user: &str) -> Vec<String> {
+        self.log().lines().filter(|line| line.contains(user)).map(str::to_owned).collect()
+    }
+
+    /// Returns the log. Each line begins with the time in Unix seconds, with six decimal places.
+    pub fn log(&self) -> String {
         let log = std::fs::read(self.directory.join("dovecot.log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        log.lines().filter(|line| line.contains(user)).map(str::to_owned).collect()
+        String::from_utf8_lossy(&log).into_owned()
     }
 }
 
@@ -164,7 +182,7 @@ fn dialect() -> (&'static str, &'static str) {
     }
 }
 
-fn configure(directory: &Path, ports: &Ports, besides: Option<IpAddr>) -> String {
+fn configure((directory, mail): (&Path, &Path), ports: &Ports, besides: Option<IpAddr>) -> String {
     let (accounts, unlimited) = dialect();
     let (user, group) = if we_are_root() { (NOBODY.to_string(), NOBODY.to_string()) } else { our_names() };
     let port = |word: &str, port: u16| (word.to_owned(), port.to_string());
@@ -182,6 +200,7 @@ fn configure(directory: &Path, ports: &Ports, besides: Option<IpAddr>) -> String
         ("@GROUP@".to_owned(), group),
         ("@UNLIMITED@".to_owned(), unlimited.to_owned()),
         ("@PASSWORD@".to_owned(), PASSWORD.to_owned()),
+        ("@MAIL@".to_owned(), OsStr::new(mail).to_string_lossy().into_owned()),
         ("@DIR@".to_owned(), OsStr::new(directory).to_string_lossy().into_owned()),
     ];
     let template = [accounts, &identities(), include_str!("dovecot/services.conf")].concat();

@@ -59,6 +59,7 @@ fn backend_row(backend: &Backend) -> Markup {
                 @for (address, why) in &backend.unhealthy { p.note { b { (address) } ": " (why) } }
                 @let more = backend.unhealthy_in_all.saturating_sub(backend.unhealthy.len());
                 @if more > 0 { p.note { "and " (words::things(more, "other")) } }
+                @if !backend.leaving.is_empty() { p.note { "Out of service: " (backend.leaving.join(", ")) } }
             }
             td role="cell" data-label=(BACKEND_COLUMNS[1]) { span.pill.(class) { (sign) " " (word) } }
             td role="cell" data-label=(BACKEND_COLUMNS[2]) {

@@ -86,6 +86,7 @@ fn show(index: &mut Index, kind: WatchedKind, key: &Key, seen: Option<&Seen>) {
         Content::ConfigMap(map) => index.set_config_map(key, Some(Arc::clone(map))),
         Content::Service(service) => index.set_service(key, Some(Arc::clone(service))),
         Content::Slice(slice) => index.set_slice(key, Some(Arc::clone(slice))),
+        Content::LeavingPod => index.set_leaving(key, true),
         Content::Other => hide(index, kind, key),
     }
 }
@@ -100,5 +101,6 @@ fn hide(index: &mut Index, kind: WatchedKind, key: &Key) {
         WatchedKind::ConfigMap => index.set_config_map(key, None),
         WatchedKind::Service => index.set_service(key, None),
         WatchedKind::Slice => index.set_slice(key, None),
+        WatchedKind::Pod => index.set_leaving(key, false),
     }
 }

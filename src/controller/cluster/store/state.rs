@@ -136,6 +136,7 @@ impl Seen {
             (Content::Service(new), Content::Service(old)) => keep(new, old),
             (Content::Slice(new), Content::Slice(old)) => keep(new, old),
             (Content::Namespace(new), Content::Namespace(old)) => keep(new, old),
+            (Content::LeavingPod, Content::LeavingPod) => true,
             _ => false,
         }
     }

@@ -362,6 +362,32 @@ fn services_of_an_allowed_namespace_are_known_if_the_cluster_is_forbidden() {
     assert_eq!(fixture.answer(&service), index::Answer::Known);
 }
 
+#[test]
+fn pods_that_may_not_be_read_are_a_problem_that_nothing_waits_for() {
+    let mut fixture = Fixture::new();
+    fixture.nothing_anywhere();
+    let service = Reference::new(ReferenceKind::Service, &Key::new("mail", "backend"));
+    let first = fixture.refer(&service);
+    for watch in [first, first + 1] {
+        fixture.apply(watch, WatchUpdate::Listed(BTreeMap::new()));
+    }
+    assert!(fixture.store.awaits_answers(fixture.now));
+    fixture.apply(first + 2, WatchUpdate::Failed(Failure::Forbidden("pods is forbidden".to_owned())));
+    assert!(!fixture.store.awaits_answers(fixture.now));
+    assert_eq!(fixture.answer(&service), index::Answer::Known);
+    let problem = "Pod objects in mail cannot be read, so their annotation mailgress.dev/drain has no effect; grant list \
+                   and watch on pods: pods is forbidden";
+    assert_eq!(fixture.store.problems(fixture.now), [problem]);
+    // Later it is allowed.
+    let pod = Key::new("mail", "backend-0");
+    let seen =
+        fixture.seen(WatchedKind::Pod, &pod, &json!({ "metadata": { "annotations": { DRAIN: "true" } } }));
+    fixture.apply(first + 2, WatchUpdate::Listed(BTreeMap::from([(pod.clone(), Ok(seen))])));
+    assert!(fixture.store.index.objects().leaving.contains(&pod));
+    fixture.apply(first + 2, WatchUpdate::Deleted(pod));
+    assert!(fixture.store.index.objects().leaving.is_empty());
+}
+
 /// Builds all objects anew from the states of all watches. More specific watches override others.
 fn whole(store: &Store) -> Objects {
     let mut objects = Objects { answers: Answers::of_watched(), ..Objects::default() };
@@ -376,6 +402,7 @@ fn whole(store: &Store) -> Objects {
                 Content::Secret(secret) => drop(objects.secrets.insert(key, Arc::clone(secret))),
                 Content::Service(service) => drop(objects.services.insert(key, Arc::clone(service))),
                 Content::Slice(slice) => drop(objects.slices.set(&key, Some(Arc::clone(slice)))),
+                Content::LeavingPod => drop(objects.leaving.insert(key)),
                 other => panic!("{other:?}"),
             }
         }
@@ -406,6 +433,7 @@ fn changes_in_place_equal_the_result_of_all_watches() {
             WatchedKind::Secret => json!({ "metadata": {}, "type": service }),
             WatchedKind::Service => json!({ "metadata": {}, "spec": { "ports": [{ "port": choice }] } }),
             WatchedKind::Slice => json!({ "metadata": label, "addressType": "IPv4", "endpoints": [] }),
+            WatchedKind::Pod => json!({ "metadata": { "annotations": { DRAIN: "true" } } }),
             _ => json!({ "metadata": {}, "spec": { "listeners": [] } }),
         }
     };

@@ -65,6 +65,16 @@ pub(super) const ENDPOINTS_DIFFER: Explanation = Explanation {
              do, such as `[IMAP, POP3]`.",
 };
 
+pub(super) const REPLICAS_UNKNOWN: Explanation = Explanation {
+    reason: Reason::ReplicasUnknown,
+    conditions: &[("ReplicasUnknown", True)],
+    meaning: "A MailRoute has `affinity.mode: Exclusive`, and Mailgress does not know whether there are other replicas. A \
+              user has sessions on one endpoint only within one replica.",
+    cause: "Mailgress runs in a cluster without `--replicas`.",
+    remedy: "Set `--replicas` to a Service that selects all replicas, with their port `admin` (the chart does this). If \
+             there never is a second replica, ignore this warning; an update of the Deployment starts one for a moment.",
+};
+
 pub(super) const DRAINED: Explanation = Explanation {
     reason: Reason::Drained,
     conditions: &[("Drained", True)],

@@ -1,6 +1,15 @@
-//! What there is to say about settings that are served and probably not meant.
+//! What there is to say about settings that are served and probably not meant, and about values that YAML changes.
 
-use super::{Explanation, Reason, True};
+use super::{Explanation, False, Reason, True};
+
+pub(super) const WRONG_TYPE: Explanation = Explanation {
+    reason: Reason::WrongType,
+    conditions: &[("Accepted", False)],
+    meaning: "A value has the wrong type for its field.",
+    cause: "Usually YAML: kubectl reads a bare `on`, `off`, `yes` or `no` as a boolean, and a bare `60` as a \
+            number.",
+    remedy: "Put such strings in quotes (`\"on\"`), and remove the quotes from numbers and booleans.",
+};
 
 pub(super) const INTRODUCTION_NOT_ALLOWED: Explanation = Explanation {
     reason: Reason::IntroductionNotAllowed,
@@ -24,6 +33,16 @@ pub(super) const NO_READY_ENDPOINTS: Explanation = Explanation {
     cause: "Its Pods are not ready or do not exist, or its selector does not match their labels.",
     remedy: "Check `kubectl get endpointslices -l kubernetes.io/service-name=NAME` and the readiness of the \
                 Pods.",
+};
+
+pub(super) const ENDPOINTS_LEAVING: Explanation = Explanation {
+    reason: Reason::EndpointsLeaving,
+    conditions: &[("EndpointsLeaving", True)],
+    meaning: "Pods of a Service are taken out of service: they get no new sessions, and their open sessions are ended over \
+              ten seconds. With `affinity`, their users go to other endpoints.",
+    cause: "The Pods have the annotation `mailgress.dev/drain: \"true\"`.",
+    remedy: "`mailgress sessions --backend POD` lists the sessions that are left. To use a Pod again, remove the annotation: \
+             `kubectl annotate pod POD mailgress.dev/drain-`. A new Pod with the same name does not have it.",
 };
 
 pub(super) const IMPLICIT_TLS_EXPECTED: Explanation = Explanation {

@@ -422,6 +422,7 @@ fn environment(now: i64) -> Environment {
         locality: Locality::default(),
         trusted_peers: Vec::new(),
         completeness: Completeness::Whole,
+        lacks_replicas: false,
     }
 }
 

@@ -70,6 +70,18 @@ impl Rendered {
         }
     }
 
+    /// Warns that a user is exclusive only within this process.
+    pub(super) fn warn_of_replicas(&self, scope: &Scope<'_>) {
+        if self.mode == AffinityMode::Exclusive {
+            scope.report(Violation::notice(
+                Notice::ReplicasUnknown,
+                "spec.backend.affinity.mode",
+                "Exclusive holds only within each replica of Mailgress, because --replicas is not set",
+                "set --replicas to the Service that selects all replicas, or run only one",
+            ));
+        }
+    }
+
     /// Warns of endpoints that not all protocols have. They get no exclusive users.
     pub(super) fn compare<'a>(
         &self,
