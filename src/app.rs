@@ -125,6 +125,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             reports: report_receiver.clone(),
             observer: observer.clone(),
             replica: shown_replica(options, ledger.replica(), admin.local_addr()?.port()),
+            leadership: source.leadership(),
             ledger,
             started,
         };

@@ -35,7 +35,7 @@ use super::service::Front;
 
 pub use changes::{Change, ChangeKind, alarming, public};
 pub use route::RouteDetails;
-pub use served::{claims, served};
+pub use served::{listener_ports, served};
 
 /// The input for computing a status.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +138,14 @@ impl Status {
         if let Some(status) = ObjectStatus::read(id.kind, status) {
             self.0.insert(id.clone(), Arc::new(status));
         }
+    }
+
+    /// Copies the status of an object from `others`.
+    pub fn copy(&mut self, others: &Self, id: &ObjectId) {
+        match others.0.get(id) {
+            Some(status) => self.0.insert(id.clone(), Arc::clone(status)),
+            None => self.0.remove(id),
+        };
     }
 
     /// Returns the changes between the status that the object has and the computed one.
