@@ -29,10 +29,10 @@ pub(crate) enum End {
     #[error("session done")]
     Done,
     /// The client sent LOGOUT or QUIT before it logged in.
-    #[error("the client left before a login")]
+    #[error("the client logged out before a login")]
     Quit,
     /// The client closed or broke the connection before it logged in.
-    #[error("the client disconnected before a login")]
+    #[error("the client disconnected before it logged in")]
     ClientGone,
     #[error("{0}")]
     Limited(#[from] LimitReached),
@@ -63,8 +63,8 @@ pub(crate) enum End {
     Handshake(#[from] HandshakeError),
     /// The client sent a TLS handshake on a port that begins without TLS.
     #[error(
-        "the client speaks TLS from the first byte, and this port begins in clear; it needs {} (usually port {})",
-        if *has_start_tls { "STARTTLS here, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
+        "the client started TLS at once, but this port starts without TLS; the client needs {} (usually port {})",
+        if *has_start_tls { "STARTTLS, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
         protocol.implicit_tls_port()
     )]
     SpeaksTls { protocol: Protocol, has_start_tls: bool },
@@ -72,7 +72,7 @@ pub(crate) enum End {
     #[error("client certificate: {0}")]
     ClientCertificate(CertificateProblem),
     /// SMTP: the client sent bytes before the greeting.
-    #[error("the client talked before the greeting")]
+    #[error("the client sent data before the greeting")]
     EarlyTalker,
     /// The login was refused, and the refusal ends the session.
     #[error("the login was refused")]
@@ -86,10 +86,10 @@ pub(crate) enum End {
     )]
     NoBackend,
     /// The user may be in a list of a route that could not be read yet.
-    #[error("the users of MailRoute {0} are not known yet; its status says why")]
+    #[error("the list of users of MailRoute {0} is not loaded yet; see the status of the MailRoute")]
     RouteUndecided(String),
     /// The users of a route are held, and the time of the login is over.
-    #[error("the users of MailRoute {0} are held (spec.state), and holdTimeout is over")]
+    #[error("logins of MailRoute {0} are on hold (spec.state: Held), and holdTimeout has passed")]
     RouteHeld(String),
     /// The endpoint of an exclusive user could not be used within the time of the login.
     #[error("the user's endpoint cannot be used now (affinity.mode: Exclusive): {0}")]
@@ -108,13 +108,15 @@ pub(crate) enum End {
     #[error("the auth service named an Auth-Server that cannot be used: {0}")]
     UnknownServer(String),
     /// The backend was connected to, and the TLS handshake did not end within this field's time.
-    #[error("the TLS handshake with the backend did not end within {0}")]
+    #[error("the TLS handshake with the backend did not finish within {0}")]
     TlsTimeout(&'static str),
     /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
     /// The process has no file descriptor left for the connection to the backend.
-    #[error("no file descriptor is left for the backend; raise the limit of open files (ulimit -n)")]
+    #[error(
+        "no file descriptor is free for the connection to the backend; raise the limit of open files (ulimit -n)"
+    )]
     Descriptors,
     /// The backend's reply was unusable.
     #[error("{0}")]
@@ -122,7 +124,7 @@ pub(crate) enum End {
     /// The backend failed at a point where it may have read our PROXY header as a command.
     #[error(
         "{0}; the likely cause is the PROXY header of upstream.proxyProtocol: the backend does not understand it, or does \
-         not take it from this address"
+         not accept it from this address"
     )]
     BehindHeader(Box<End>),
     /// The backend closed or broke the connection during the login.
@@ -130,7 +132,7 @@ pub(crate) enum End {
     BackendGone,
     /// The backend closed the connection after it got credentials of this length from the client.
     #[error(
-        "the backend closed the connection after a login of {bytes} bytes without a reply; servers limit the length of \
+        "the backend closed the connection without a reply to a login of {bytes} bytes; servers limit the length of \
          passwords and tokens"
     )]
     LongLogin { bytes: usize },
@@ -140,7 +142,7 @@ pub(crate) enum End {
     /// The backend sent something, but did not finish the login within `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
-    #[error("the backend said nothing for {waited:?}; {}", silence.hint())]
+    #[error("the backend sent nothing for {waited:?}; {}", silence.hint())]
     BackendSilent {
         /// `timeouts.connect`, or the time until the client left, in whole seconds.
         waited: Duration,
@@ -151,16 +153,16 @@ pub(crate) enum End {
     /// The backend refused a login that the auth service had accepted, or cannot accept logins now.
     #[error("the backend {}: {text}", refusal(*.cause))]
     BackendRefused { cause: RefusalCause, is_clients_password: bool, text: String },
-    #[error("the backend sent bytes in clear behind its STARTTLS reply")]
+    #[error("the backend sent unencrypted bytes after its STARTTLS reply")]
     BackendInjection,
-    #[error("the {side} broke the connection: {error}")]
+    #[error("the connection to the {side} failed: {error}")]
     Relay {
         side: &'static str,
         /// From the read or write that failed.
         error: io::Error,
     },
     /// The client closed the connection after the login, within a message.
-    #[error("the client closed the connection within a message")]
+    #[error("the client closed the connection in the middle of a message")]
     ClientLeft,
     /// The backend closed the connection after the login, and this interrupts the session.
     #[error("the backend closed the connection {}", interrupted(*.0))]
@@ -361,14 +363,14 @@ impl End {
 const fn refusal(cause: RefusalCause) -> &'static str {
     match cause {
         RefusalCause::Credentials | RefusalCause::Client => "refused the login",
-        RefusalCause::Server => "does not take this login, by its own fault",
+        RefusalCause::Server => "cannot accept the login because of a problem of its own",
     }
 }
 
 const fn interrupted(what: Interrupted) -> &'static str {
     match what {
-        Interrupted::Message => "while the client sent a message",
-        Interrupted::Reply => "before it had sent a whole reply",
+        Interrupted::Message => "while the client was sending a message",
+        Interrupted::Reply => "in the middle of a reply",
         Interrupted::Notice => "after an unsolicited 421",
         Interrupted::Delivery => "after a temporary refusal (4xx) of a message",
     }
@@ -376,20 +378,20 @@ const fn interrupted(what: Interrupted) -> &'static str {
 
 const fn rule(reason: CloseReason) -> &'static str {
     match reason {
-        CloseReason::Quit => "the client left before a login",
-        CloseReason::TooManyErrors => "limits.maxErrors invalid commands",
-        CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
-        CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
+        CloseReason::Quit => "the client logged out before a login",
+        CloseReason::TooManyErrors => "too many invalid commands (limits.maxErrors)",
+        CloseReason::TooManyAuthFailures => "too many refused logins (limits.maxAuthFailures)",
+        CloseReason::TooManyCommands => "too many commands before the login (limits.maxCommands)",
         CloseReason::TooLong => {
-            "a command longer than limits.clientBuffer, or a SASL response longer than 12,288 bytes"
+            "a command is longer than limits.clientBuffer, or a SASL response is longer than 12,288 bytes"
         }
         CloseReason::RefusedLiteral => {
-            "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
+            "a command was refused whose data the client sends without waiting (IMAP {n+}, SMTP BDAT)"
         }
-        CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
-        CloseReason::SpeaksTls => "a TLS handshake on a port that begins in clear",
+        CloseReason::ControlCharacters => "the login or password contains NUL, CR or LF",
+        CloseReason::SpeaksTls => "the client started TLS at once on a port that starts without TLS",
         CloseReason::DoubtfulCommand => {
-            "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
+            "the client sent XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT where mail servers disagree whether the message has ended"
         }
     }
 }
