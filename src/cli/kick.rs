@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use crate::model::SessionId;
@@ -11,6 +11,7 @@ use crate::model::sessions::{Kicked, SessionFilter};
 use crate::words::counted;
 
 use super::control::Socket;
+use super::output::OutputFormat;
 use super::replicas::{AllReplicas, Answers, option};
 
 /// `mailgress kick`.
@@ -30,17 +31,8 @@ pub struct Kick {
     replicas: AllReplicas,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// JSON.
-    Json,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 }
 
 #[derive(Args, Debug)]
@@ -87,11 +79,7 @@ impl Kick {
 
     fn write(&self, answer: &impl Serialize, kicked: &[Kicked]) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(answer)?)?,
-            Format::Text => writeln!(out, "{}", sentence(kicked))?,
-        }
-        Ok(())
+        self.output.write(&mut out, answer, |out| writeln!(out, "{}", sentence(kicked)))
     }
 }
 

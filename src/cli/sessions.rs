@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 
 use crate::model::SessionId;
@@ -12,6 +12,7 @@ use crate::words::counted;
 
 use super::colour::Colour;
 use super::control::Socket;
+use super::output::OutputFormat;
 use super::replicas::{AllReplicas, Answers, option};
 use super::table::{Cell, Table, terminal_width};
 
@@ -45,21 +46,12 @@ pub struct Sessions {
     replicas: AllReplicas,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 
     /// The use of colours.
     #[command(flatten)]
     colour: Colour,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    Table,
-    /// JSON.
-    Json,
 }
 
 impl Sessions {
@@ -79,18 +71,14 @@ impl Sessions {
         let mut out = self.colour.stdout();
         if self.replicas.all_replicas {
             let answers: Answers<SessionList> = self.replicas.ask(&command(&filter), &self.socket)?;
-            match self.output {
-                Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-                Format::Table => write_merged(&mut out, &answers.replicas, is_filtered, terminal)?,
-            }
+            self.output.write(&mut out, &answers, |out| {
+                write_merged(out, &answers.replicas, is_filtered, terminal)
+            })?;
             let has_failures = answers.tell_failures()?;
             return Ok(if has_failures { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
         let list = self.socket.sessions(&filter)?;
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?,
-            Format::Table => write(&mut out, &list, is_filtered, terminal)?,
-        }
+        self.output.write(&mut out, &list, |out| write(out, &list, is_filtered, terminal))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,6 +12,7 @@ use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
 use super::control::Socket;
+use super::output::OutputFormat;
 use super::replicas::{AllReplicas, Answers, option};
 use super::sessions::with_pod;
 use super::table::{Table, terminal_width};
@@ -49,8 +50,8 @@ pub struct Why {
     replicas: AllReplicas,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 
     /// The use of colours.
     #[command(flatten)]
@@ -62,15 +63,6 @@ enum Protocol {
     Imap,
     Pop3,
     Smtp,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// JSON.
-    Json,
 }
 
 impl Why {
@@ -91,19 +83,14 @@ impl Why {
         let mut out = self.colour.stdout();
         if self.replicas.all_replicas {
             let answers: Answers<why::Why> = self.replicas.ask(&command(&query), &self.socket)?;
-            match self.output {
-                Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-                Format::Text => write_merged(&mut out, &answers.replicas, terminal_width())?,
-            }
+            self.output
+                .write(&mut out, &answers, |out| write_merged(out, &answers.replicas, terminal_width()))?;
             let is_found = answers.replicas.iter().any(|answer| !answer.listeners.is_empty());
             let has_failures = answers.tell_failures()?;
             return Ok(if is_found && !has_failures { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let answer = self.socket.why(&query)?;
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?,
-            Format::Text => write(&mut out, &answer, terminal_width())?,
-        }
+        self.output.write(&mut out, &answer, |out| write(out, &answer, terminal_width()))?;
         Ok(if answer.listeners.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
