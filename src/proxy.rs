@@ -24,6 +24,7 @@ mod holds;
 mod journal;
 mod limits;
 mod live;
+mod login_results;
 mod metrics;
 mod observer;
 pub mod plan;
@@ -46,7 +47,6 @@ mod supervisor;
 mod tests;
 mod upstreams;
 mod uses;
-mod verdicts;
 mod why;
 mod worker;
 

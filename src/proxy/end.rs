@@ -17,7 +17,7 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::exclusive::{EndReason, HoldReason};
 use super::limits::LimitReached;
-use super::verdicts::Verdict;
+use super::login_results::LoginResult;
 
 pub(crate) use outcome::Outcome;
 pub(crate) use silence::Silence;
@@ -334,28 +334,28 @@ impl End {
 }
 
 impl End {
-    /// The verdict that is counted for a login that ends the session in this way.
-    pub(crate) const fn verdict(&self) -> Verdict {
+    /// The result that is counted for a login that ends the session in this way.
+    pub(crate) const fn login_result(&self) -> LoginResult {
         match self {
             Self::AuthServiceUnavailable(_)
             | Self::RouteUndecided(_)
             | Self::RouteHeld(_)
             | Self::UserHeld(_)
             | Self::Backend(BackendError::Unavailable { .. })
-            | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
+            | Self::BackendRefused { cause: RefusalCause::Server, .. } => LoginResult::Unavailable,
             Self::LoginRefused
             | Self::Limited(_)
             | Self::BackendRefused { .. }
             | Self::LongLogin { .. }
-            | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
+            | Self::Rule(CloseReason::TooManyAuthFailures) => LoginResult::Refused,
             Self::ClientGone
             | Self::ClientTimeout
             | Self::Drained
             | Self::Kicked
             | Self::Held
             | Self::Moved(_)
-            | Self::Joined => Verdict::Abandoned,
-            _ => Verdict::Failed,
+            | Self::Joined => LoginResult::Abandoned,
+            _ => LoginResult::Failed,
         }
     }
 }
