@@ -11,7 +11,6 @@ use crate::model::why::{
 use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
-use super::control::Socket;
 use super::output::OutputFormat;
 use super::replicas::{AllReplicas, Answers, option};
 use super::sessions::with_pod;
@@ -41,11 +40,7 @@ pub struct Why {
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
 
-    /// The control socket.
-    #[command(flatten)]
-    socket: Socket,
-
-    /// Whether to ask all replicas.
+    /// The instance, or whether to ask all replicas.
     #[command(flatten)]
     replicas: AllReplicas,
 
@@ -82,14 +77,14 @@ impl Why {
         };
         let mut out = self.colour.stdout();
         if self.replicas.all_replicas {
-            let answers: Answers<why::Why> = self.replicas.ask(&command(&query), &self.socket)?;
+            let answers: Answers<why::Why> = self.replicas.ask(&command(&query))?;
             self.output
                 .write(&mut out, &answers, |out| write_merged(out, &answers.replicas, terminal_width()))?;
             let is_found = answers.replicas.iter().any(|answer| !answer.listeners.is_empty());
             let has_failures = answers.tell_failures()?;
             return Ok(if is_found && !has_failures { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        let answer = self.socket.why(&query)?;
+        let answer = self.replicas.socket.why(&query)?;
         self.output.write(&mut out, &answer, |out| write(out, &answer, terminal_width()))?;
         Ok(if answer.listeners.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }

@@ -253,11 +253,9 @@ impl Publisher {
     /// Returns the ports that the Service must have, if they may have changed. Ports in `shown` stay while a listener
     /// uses them or another ready replica may serve them.
     pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
-        let peers = self.peers();
+        let peers = self.peers.get();
         let served = |port| peers.is_some_and(|peers| peers.may_serve_port(port));
-        let wanted = self.are_ports_stale.then(|| self.ports.wanted(shown, served));
-        self.are_ports_stale = false;
-        wanted
+        std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
     }
 
     /// Marks the ports of the Service for a check.

@@ -65,7 +65,7 @@ pub struct Surroundings {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status(BTreeMap<ObjectId, Arc<ObjectStatus>>);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct ObjectStatus {
     generation: i64,
     address: String,
@@ -254,19 +254,14 @@ impl ObjectStatus {
                     backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
                     listeners: status.listeners.into_iter().map(listener).collect(),
-                    addresses: Vec::new(),
-                    route: None,
+                    ..Self::default()
                 }
             }
             Kind::Route => {
                 let status = MailRouteStatus::deserialize(status).ok()?;
                 Self {
                     generation: status.observed_generation?,
-                    address: String::new(),
-                    backends: String::new(),
                     conditions: unlinked(status.conditions),
-                    listeners: Vec::new(),
-                    addresses: Vec::new(),
                     route: Some(RouteDetails {
                         sessions: status.sessions,
                         domains: status.domains.unwrap_or_default(),
@@ -274,6 +269,7 @@ impl ObjectStatus {
                         endpoints: status.endpoints.unwrap_or_default(),
                         backends: status.backends,
                     }),
+                    ..Self::default()
                 }
             }
             Kind::Listener => {
@@ -283,9 +279,8 @@ impl ObjectStatus {
                     address: status.address.unwrap_or_default(),
                     backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
-                    listeners: Vec::new(),
                     addresses: status.addresses,
-                    route: None,
+                    ..Self::default()
                 }
             }
         })
