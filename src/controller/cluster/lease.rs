@@ -22,7 +22,6 @@ use crate::net::Backoff;
 
 use super::backoff::backoff;
 use super::failure::{Failure, root};
-use super::send_if_other;
 
 /// The Lease and the identity of this replica.
 #[derive(Clone)]
@@ -160,22 +159,23 @@ impl Lease {
     }
 
     fn set(&self, leadership: &watch::Sender<Leadership>, leads: bool, failure: Option<String>) {
-        let before = leadership.borrow().role.clone();
-        let role = match before {
-            Role::Follower { .. } if !leads => before.clone(),
-            _ if leads => Role::Leader,
-            _ => Role::default(),
-        };
-        let changed = (before == Role::Leader) != leads;
-        if changed && leads {
+        let has_changed = (leadership.borrow().role == Role::Leader) != leads;
+        if has_changed && leads {
             tracing::info!(
                 "this replica is the leader now; it writes status and events (Lease {})",
                 self.key
             );
-        } else if changed {
+        } else if has_changed {
             tracing::info!("this replica is no longer the leader (Lease {})", self.key);
         }
-        send_if_other(leadership, Leadership { role, failure });
+        leadership.send_if_modified(|now| {
+            if has_changed {
+                now.role = if leads { Role::Leader } else { Role::default() };
+            }
+            let differs = has_changed || now.failure != failure;
+            now.failure = failure;
+            differs
+        });
     }
 
     async fn release(&self, manager: &LeaseManager, leadership: &watch::Sender<Leadership>) {

@@ -142,4 +142,4 @@ impl KnownPeers {
 }
 
 /// How long a new leader waits for the answers of all replicas before it writes any status.
-const TAKE_OVER_TIMEOUT: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
+pub(super) const TAKE_OVER_TIMEOUT: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
