@@ -342,7 +342,6 @@ const WAIT_OF_MANY: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Instant;
 
     use prometheus::IntCounter;
     use serde_json::json;
@@ -444,8 +443,6 @@ mod tests {
         let first = served.get("/served").await;
         assert!(first.contains(r#""version":0,"ready":true,"whole":true"#), "{first}");
         assert!(first.contains(r#""totals":{"sessions":7"#), "{first}");
-        served.get("/served?leader=somebody").await;
-        assert_eq!(served.ledger.leader(Instant::now()), None, "anybody can ask");
         let ledger = served.ledger.clone();
         let object = ObjectName { kind: "MailServer".into(), namespace: "mail".into(), name: "x".into() };
         let later = async move { ledger.enter([(object, Some(ServedObject::default()))]) };

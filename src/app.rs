@@ -128,6 +128,7 @@ pub fn run(options: &RunOptions, log: &Log) -> anyhow::Result<()> {
             reports: report_receiver.clone(),
             observer: observer.clone(),
             replica: shown_replica(options, ledger.replica(), listeners.status_port()?),
+            leadership: source.leadership(),
             ledger,
             started,
         };

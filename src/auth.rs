@@ -114,7 +114,7 @@ pub enum AuthError {
         timeout: Duration,
     },
     /// The auth service took so long that the client left.
-    #[error("the client left while auth service {service} had not answered for {waited:.1?}")]
+    #[error("the client left after waiting {waited:.1?} for auth service {service}")]
     GivenUp {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
@@ -130,7 +130,7 @@ pub enum AuthError {
         cause: String,
     },
     /// The answer is HTTP, but not a decision.
-    #[error("auth service {service} answered wrongly: {cause}")]
+    #[error("the answer of auth service {service} is invalid: {cause}")]
     Answer {
         /// [`crate::model::HttpAuth::reference`].
         service: String,
@@ -167,7 +167,7 @@ mod tests {
         let soon = AuthError::given_up("http://192.0.2.1/auth", Duration::from_millis(2_900));
         assert!(soon.is_none(), "{soon:?}");
         let late = AuthError::given_up("http://192.0.2.1/auth", Duration::from_millis(4_900)).unwrap();
-        let said = "the client left while auth service http://192.0.2.1/auth had not answered for 4.9s";
+        let said = "the client left after waiting 4.9s for auth service http://192.0.2.1/auth";
         assert_eq!(late.to_string(), said);
     }
 }

@@ -10,6 +10,7 @@ pub mod files;
 pub mod import;
 pub mod kick;
 pub mod man;
+pub mod output;
 pub mod probe;
 pub mod render;
 pub mod replicas;

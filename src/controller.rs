@@ -26,5 +26,5 @@ pub mod tickets;
 pub mod validate;
 pub mod violation;
 
-pub use cluster::{Clients, ClusterOptions, ClusterSource, ExclusiveLink, Start};
+pub use cluster::{Clients, ClusterOptions, ClusterSource, ExclusiveLink, Leadership, Start};
 pub use folder::FolderSource;

@@ -25,6 +25,7 @@ mod journal;
 mod leaving;
 mod limits;
 mod live;
+mod login_results;
 mod metrics;
 mod observer;
 pub mod plan;
@@ -48,7 +49,6 @@ mod supervisor;
 mod tests;
 mod upstreams;
 mod uses;
-mod verdicts;
 mod why;
 mod worker;
 

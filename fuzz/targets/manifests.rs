@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use mailgress::api::DEFAULT_CLASS;
 use mailgress::controller::index::{Index, Key};
-use mailgress::controller::manifest::{Content, ParseError, Parsed, parse};
+use mailgress::controller::manifest::{Content, ParseError, Parsed, Position, parse};
 use mailgress::controller::render::{Completeness, Environment, Locality, Renderer};
 use mailgress::controller::validate::Validator;
 
@@ -18,7 +18,7 @@ pub(super) fn target(data: &[u8]) {
         Ok(parsed) => parsed,
         Err(error) => {
             let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
-            let (line, column) = error.position.unwrap_or((1, 1));
+            let Position { line, column } = error.position.unwrap_or(Position { line: 1, column: 1 });
             assert!((1..=lines + 1).contains(&line) && column > 0, "{error} in line {line} of {lines}");
             return;
         }

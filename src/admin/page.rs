@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::model::served;
     use crate::model::view::{
-        Certificate, Change, Excerpt, Fault, Listener, Numbers, Peer, Replica, State, Totals,
+        Certificate, Change, Excerpt, Fault, Listener, Numbers, Peer, Replica, Role, State, Totals,
     };
 
     #[test]
@@ -194,8 +194,8 @@ mod tests {
         let view = View { replicas: vec![peer("a", 3), peer("b", 39)], ..View::default() };
         let page = document(&view, &Question::default(), &[]).into_string();
         assert!(page.contains("42 on all 2 replicas") && page.contains("3 of 4 ready"), "{page}");
-        let replica =
-            Replica { leads: Some(false), leader: Some("b".into()), status_port: 9091, ..Replica::default() };
+        let role = Some(Role::Follower { leader: Some("b".into()) });
+        let replica = Replica { role, status_port: 9091, ..Replica::default() };
         let page = document(&View { replica, ..View::default() }, &Question::default(), &[]).into_string();
         assert!(page.contains("Leader: b") && page.contains("kubectl port-forward pod/b 9091"), "{page}");
     }

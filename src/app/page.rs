@@ -15,6 +15,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::api::status::ConditionStatus;
+use crate::controller::Leadership;
 use crate::controller::index::Kind;
 use crate::controller::peers::{ReplicaLiveness, ReplicaState};
 use crate::controller::status::{Row, public};
@@ -41,7 +42,9 @@ pub(super) struct Sources {
     pub(super) observer: Observer,
     /// The name, version and class of this replica.
     pub(super) replica: Replica,
-    /// For the leader's name.
+    /// Who leads; `None` without a cluster.
+    pub(super) leadership: Option<watch::Receiver<Leadership>>,
+    /// What other replicas read.
     pub(super) ledger: Ledger,
     /// The start of the process.
     pub(super) started: Instant,
@@ -64,7 +67,7 @@ impl Sources {
                 serving.numbers = self.observer.numbers(id, moment).unwrap_or_default();
             }
         }
-        let Overview { problems, leads, replicas, changes } = self.status_store.overview();
+        let Overview { problems, replicas, changes } = self.status_store.overview();
         let mut changes = [changes, self.observer.changes()].concat();
         changes.sort_by_key(|change| std::cmp::Reverse(change.at));
         changes.truncate(MAX_CHANGES);
@@ -72,8 +75,7 @@ impl Sources {
             replica: Replica {
                 uptime: moment.saturating_duration_since(self.started),
                 now,
-                leads,
-                leader: self.ledger.leader(moment).filter(|_| leads == Some(false)),
+                role: self.leadership.as_ref().map(|leadership| leadership.borrow().role.clone()),
                 ..self.replica.clone()
             },
             totals: Totals { numbers: self.observer.totals(moment), ..totals },

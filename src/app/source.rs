@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::index::Key;
 use crate::controller::metrics::Metrics;
 use crate::controller::publisher::Publisher;
-use crate::controller::{Clients, ClusterOptions, ClusterSource, ExclusiveLink, FolderSource, Start};
+use crate::controller::{
+    Clients, ClusterOptions, ClusterSource, ExclusiveLink, FolderSource, Leadership, Start,
+};
 use crate::model::SharedTicketKeys;
 use crate::secret::shown_url;
 
@@ -104,6 +106,14 @@ impl Source {
         match self {
             Self::Folder(_) => None,
             Self::Cluster(cluster) => Some(cluster.start()),
+        }
+    }
+
+    /// Returns who leads; `None` for a folder.
+    pub(super) fn leadership(&self) -> Option<watch::Receiver<Leadership>> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Cluster(cluster) => Some(cluster.leadership()),
         }
     }
 

@@ -3,15 +3,16 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use crate::model::SessionId;
 use crate::model::sessions::{Kicked, SessionFilter};
 use crate::words::counted;
 
-use super::control::Socket;
-use super::replicas::{AllReplicas, Answers, option};
+use super::output::OutputFormat;
+use super::replicas::{AllReplicas, Answers};
+use super::sessions::command;
 
 /// `mailgress kick`.
 #[derive(Args, Debug)]
@@ -21,26 +22,13 @@ pub struct Kick {
     #[command(flatten)]
     which: Which,
 
-    /// The control socket.
-    #[command(flatten)]
-    socket: Socket,
-
-    /// Whether to ask all replicas.
+    /// The instance, or whether to ask all replicas.
     #[command(flatten)]
     replicas: AllReplicas,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// JSON.
-    Json,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 }
 
 #[derive(Args, Debug)]
@@ -75,33 +63,20 @@ impl Kick {
             ..SessionFilter::default()
         };
         if self.replicas.all_replicas {
-            let answers: Answers<Kicked> = self.replicas.ask(&command(&filter), &self.socket)?;
+            let answers: Answers<Kicked> = self.replicas.ask(&command("kick", &filter))?;
             self.write(&answers, &answers.replicas)?;
             let has_failures = answers.tell_failures()?;
             return Ok(status(&answers.replicas, has_failures));
         }
-        let kicked = self.socket.kick(&filter)?;
+        let kicked = self.replicas.socket.kick(&filter)?;
         self.write(&kicked, std::slice::from_ref(&kicked))?;
         Ok(status(std::slice::from_ref(&kicked), false))
     }
 
     fn write(&self, answer: &impl Serialize, kicked: &[Kicked]) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(answer)?)?,
-            Format::Text => writeln!(out, "{}", sentence(kicked))?,
-        }
-        Ok(())
+        self.output.write(&mut out, answer, |out| writeln!(out, "{}", sentence(kicked)))
     }
-}
-
-/// Returns the command with the filter as options.
-fn command(filter: &SessionFilter) -> Vec<String> {
-    let SessionFilter { user, backend, session, .. } = filter;
-    let session = session.map(|session| session.to_string());
-    let options = [("user", user), ("backend", backend), ("session", &session)];
-    let options = options.into_iter().filter_map(|(name, value)| option(name, value.as_deref()));
-    std::iter::once("kick".to_owned()).chain(options).collect()
 }
 
 fn ended(kicked: &[Kicked]) -> usize {
@@ -148,7 +123,7 @@ mod tests {
         assert_eq!(sentence(&[kicked(2), kicked(0), kicked(1)]), "Ended 3 sessions on 2 replicas.");
         assert_eq!(sentence(&[kicked(0), kicked(0)]), "No session matches.");
         let filter = SessionFilter { backend: Some("mail/a".to_owned()), ..SessionFilter::default() };
-        assert_eq!(command(&filter), ["kick", "--backend=mail/a"]);
+        assert_eq!(command("kick", &filter), ["kick", "--backend=mail/a"]);
     }
 
     #[test]

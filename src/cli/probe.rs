@@ -25,6 +25,7 @@ use crate::tls::parse;
 
 use super::Usage;
 use super::colour::Colour;
+use super::output::OutputFormat;
 use super::run::duration;
 
 /// `mailgress probe`.
@@ -85,8 +86,8 @@ struct ProbeOptions {
     timeout: Duration,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 
     /// The use of colours.
     #[command(flatten)]
@@ -123,15 +124,6 @@ enum Version {
     V2,
 }
 
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Readable text.
-    Text,
-    /// JSON.
-    Json,
-}
-
 impl Probe {
     /// Probes and prints the result.
     ///
@@ -151,20 +143,14 @@ impl Probe {
         let request = self.request().map_err(Usage::new)?;
         let report = super::runtime()?.block_on(probe(&request));
         let mut out = Vec::new();
-        match self.options.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-            Format::Text => text::write(&mut out, &report)?,
-        }
+        self.options.output.write(&mut out, &report, |out| text::write(out, &report))?;
         Ok((out, report.outcome()))
     }
 
     fn run_service(&self, service: &ObjectRef) -> anyhow::Result<(Vec<u8>, Outcome)> {
         let probed = super::runtime()?.block_on(self.service_options.probe_all(service, &self.options))?;
         let mut out = Vec::new();
-        match self.options.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&probed)?)?,
-            Format::Text => service::write(&mut out, &probed)?,
-        }
+        self.options.output.write(&mut out, &probed, |out| service::write(out, &probed))?;
         let worst = probed.iter().map(service::Probed::outcome).max();
         Ok((out, worst.unwrap_or(Outcome::Ok)))
     }

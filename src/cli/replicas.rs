@@ -19,6 +19,10 @@ use super::run::namespace;
 /// The options for asking all replicas.
 #[derive(Args, Clone, Debug)]
 pub struct AllReplicas {
+    /// The control socket.
+    #[command(flatten)]
+    pub socket: Socket,
+
     /// Ask all replicas of a cluster: run this command in each running pod, as kubectl exec does.
     #[arg(long)]
     pub all_replicas: bool,
@@ -60,12 +64,8 @@ impl AllReplicas {
     /// # Errors
     ///
     /// Fails if the cluster cannot be asked, or no pod runs. A replica that fails is in the answer.
-    pub fn ask<T: DeserializeOwned>(
-        &self,
-        command: &[String],
-        socket: &Socket,
-    ) -> anyhow::Result<Answers<T>> {
-        super::runtime()?.block_on(self.asked(&whole(command, socket)))
+    pub fn ask<T: DeserializeOwned>(&self, command: &[String]) -> anyhow::Result<Answers<T>> {
+        super::runtime()?.block_on(self.asked(&whole(command, &self.socket)))
     }
 
     async fn asked<T: DeserializeOwned>(&self, command: &[String]) -> anyhow::Result<Answers<T>> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 
 use crate::model::SessionId;
@@ -11,7 +11,7 @@ use crate::model::sessions::{OpenSession, SessionFilter, SessionList};
 use crate::words::counted;
 
 use super::colour::Colour;
-use super::control::Socket;
+use super::output::OutputFormat;
 use super::replicas::{AllReplicas, Answers, option};
 use super::table::{Cell, Table, terminal_width};
 
@@ -36,30 +36,17 @@ pub struct Sessions {
     #[arg(long, value_name = "ID")]
     session: Option<SessionId>,
 
-    /// The control socket.
-    #[command(flatten)]
-    socket: Socket,
-
-    /// Whether to ask all replicas.
+    /// The instance, or whether to ask all replicas.
     #[command(flatten)]
     replicas: AllReplicas,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 
     /// The use of colours.
     #[command(flatten)]
     colour: Colour,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    Table,
-    /// JSON.
-    Json,
 }
 
 impl Sessions {
@@ -78,30 +65,26 @@ impl Sessions {
         let (is_filtered, terminal) = (!filter.is_empty(), (terminal_width(), Timestamp::now()));
         let mut out = self.colour.stdout();
         if self.replicas.all_replicas {
-            let answers: Answers<SessionList> = self.replicas.ask(&command(&filter), &self.socket)?;
-            match self.output {
-                Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-                Format::Table => write_merged(&mut out, &answers.replicas, is_filtered, terminal)?,
-            }
+            let answers: Answers<SessionList> = self.replicas.ask(&command("sessions", &filter))?;
+            self.output.write(&mut out, &answers, |out| {
+                write_merged(out, &answers.replicas, is_filtered, terminal)
+            })?;
             let has_failures = answers.tell_failures()?;
             return Ok(if has_failures { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
-        let list = self.socket.sessions(&filter)?;
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?,
-            Format::Table => write(&mut out, &list, is_filtered, terminal)?,
-        }
+        let list = self.replicas.socket.sessions(&filter)?;
+        self.output.write(&mut out, &list, |out| write(out, &list, is_filtered, terminal))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Returns the command with the filter as options.
-fn command(filter: &SessionFilter) -> Vec<String> {
+/// Returns the command `name` with the filter as options.
+pub(super) fn command(name: &str, filter: &SessionFilter) -> Vec<String> {
     let SessionFilter { user, backend, listener, session } = filter;
     let session = session.map(|session| session.to_string());
     let options = [("user", user), ("backend", backend), ("listener", listener), ("session", &session)];
     let options = options.into_iter().filter_map(|(name, value)| option(name, value.as_deref()));
-    std::iter::once("sessions".to_owned()).chain(options).collect()
+    std::iter::once(name.to_owned()).chain(options).collect()
 }
 
 fn write(
@@ -268,7 +251,7 @@ b        0000000000001-1  mail/example/imaps  192.0.2.7  implicit  bob    10.0.0
     fn a_filter_becomes_options() {
         let session = Some(SessionId { process: 1, number: 2 });
         let filter = SessionFilter { user: Some("-a b".to_owned()), session, ..SessionFilter::default() };
-        assert_eq!(command(&filter), ["sessions", "--user=-a b", "--session=0000000000001-2"]);
+        assert_eq!(command("sessions", &filter), ["sessions", "--user=-a b", "--session=0000000000001-2"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::api;
 use crate::app::Reader;
@@ -17,6 +17,7 @@ use crate::controller::inventory::{Entry, Inventory, Ready, instance};
 use crate::words::counted;
 
 use super::colour::{BAD, Colour, GOOD, STRONG, WARNING};
+use super::output::OutputFormat;
 use super::run::namespace;
 use super::table::{Cell, Table, terminal_width};
 
@@ -53,21 +54,12 @@ pub struct Status {
     filter: Option<String>,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 
     /// The use of colours.
     #[command(flatten)]
     colour: Colour,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table.
-    Text,
-    /// JSON.
-    Json,
 }
 
 impl Status {
@@ -80,10 +72,7 @@ impl Status {
         let found = super::runtime()?.block_on(self.inventory())?;
         let selected = self.select(found);
         let mut out = self.colour.stdout();
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&selected.inventory)?)?,
-            Format::Text => write(&mut out, &selected, terminal_width())?,
-        }
+        self.output.write(&mut out, &selected.inventory, |out| write(out, &selected, terminal_width()))?;
         Ok(if selected.is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

@@ -11,7 +11,7 @@ use crate::model::why::{
 use crate::words::counted;
 
 use super::colour::{Colour, STRONG};
-use super::control::Socket;
+use super::output::OutputFormat;
 use super::replicas::{AllReplicas, Answers, option};
 use super::sessions::with_pod;
 use super::table::{Table, terminal_width};
@@ -40,17 +40,13 @@ pub struct Why {
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
 
-    /// The control socket.
-    #[command(flatten)]
-    socket: Socket,
-
-    /// Whether to ask all replicas.
+    /// The instance, or whether to ask all replicas.
     #[command(flatten)]
     replicas: AllReplicas,
 
     /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    #[arg(short, long, value_enum, default_value_t = OutputFormat::Text)]
+    output: OutputFormat,
 
     /// The use of colours.
     #[command(flatten)]
@@ -62,15 +58,6 @@ enum Protocol {
     Imap,
     Pop3,
     Smtp,
-}
-
-/// Output format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// JSON.
-    Json,
 }
 
 impl Why {
@@ -90,20 +77,15 @@ impl Why {
         };
         let mut out = self.colour.stdout();
         if self.replicas.all_replicas {
-            let answers: Answers<why::Why> = self.replicas.ask(&command(&query), &self.socket)?;
-            match self.output {
-                Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answers)?)?,
-                Format::Text => write_merged(&mut out, &answers.replicas, terminal_width())?,
-            }
+            let answers: Answers<why::Why> = self.replicas.ask(&command(&query))?;
+            self.output
+                .write(&mut out, &answers, |out| write_merged(out, &answers.replicas, terminal_width()))?;
             let is_found = answers.replicas.iter().any(|answer| !answer.listeners.is_empty());
             let has_failures = answers.tell_failures()?;
             return Ok(if is_found && !has_failures { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        let answer = self.socket.why(&query)?;
-        match self.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?,
-            Format::Text => write(&mut out, &answer, terminal_width())?,
-        }
+        let answer = self.replicas.socket.why(&query)?;
+        self.output.write(&mut out, &answer, |out| write(out, &answer, terminal_width()))?;
         Ok(if answer.listeners.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! kubectl reads YAML 1.1, where a bare `Off` or `yes` is a boolean. serde_yaml writes YAML 1.2, where it is a string.
 
+use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde::Serialize;
+use serde::ser::Error;
 
 /// Returns a document that ends with a line break.
 ///
@@ -12,19 +14,19 @@ use serde::Serialize;
 pub fn to_string(value: &impl Serialize) -> Result<String, serde_yaml::Error> {
     let text = serde_yaml::to_string(value)?;
     let mut quoted = String::with_capacity(text.len());
-    let mut block: Option<usize> = None;
-    for line in text.lines() {
-        let indent = line.len() - line.trim_start().len();
-        if block.is_some_and(|outer| indent > outer || line.is_empty()) {
-            quoted.push_str(line);
-        } else {
-            let starts_block =
-                [" |", " |-", " |+", " >", " >-", " >+"].iter().any(|mark| line.ends_with(mark));
-            block = starts_block.then_some(indent);
-            quoted.push_str(&quote(line));
+    let (mut rest, mut read) = (text.chars(), 0);
+    for parsed in Parser::new_from_str(&text) {
+        let (event, span) = parsed.map_err(serde_yaml::Error::custom)?;
+        if let Event::Scalar(word, ScalarStyle::Plain, ..) = event
+            && is_old_boolean(&word)
+        {
+            let start = span.start.index();
+            quoted.extend(rest.by_ref().take(start.saturating_sub(read)));
+            read = start.saturating_add(rest.by_ref().take(word.len()).count());
+            quoted.extend(["'", &word, "'"]);
         }
-        quoted.push('\n');
     }
+    quoted.extend(rest);
     Ok(quoted)
 }
 
@@ -34,13 +36,6 @@ pub fn is_old_boolean(word: &str) -> bool {
     const WORDS: [&str; 16] =
         ["y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"];
     WORDS.contains(&word)
-}
-
-/// Adds quotes if the value or element in a line is such a word.
-fn quote(line: &str) -> String {
-    let start = line.rfind(": ").or_else(|| line.rfind("- ")).map_or(0, |index| index + 2);
-    let (head, word) = line.split_at(start);
-    if is_old_boolean(word) { format!("{head}'{word}'") } else { line.to_owned() }
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ use super::validate::{BrokenCrd, Validator};
 
 pub use agreement::ExclusiveLink;
 use lead::Lead;
+pub use lease::Leadership;
 pub use start::Start;
 use start::Starting;
 use store::Store;
@@ -90,6 +91,7 @@ pub struct ClusterSource {
     options: ClusterOptions,
     problems: Vec<String>,
     start: Starting,
+    leadership: watch::Sender<Leadership>,
     /// Whether the first rendering with all available answers is done.
     is_settled: bool,
     /// The revision of the first rendering with all answers, until the data plane has applied it.
@@ -130,6 +132,7 @@ impl ClusterSource {
             options,
             problems: Vec::new(),
             start,
+            leadership: watch::Sender::default(),
             is_settled: false,
             settled: None,
             zone,
@@ -140,6 +143,12 @@ impl ClusterSource {
     #[must_use]
     pub fn start(&self) -> watch::Receiver<Start> {
         self.start.watch()
+    }
+
+    /// Returns who leads.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
     }
 
     /// Watches, renders and publishes until `shutdown`. While there are exclusive users, endpoints are followed until
@@ -156,7 +165,8 @@ impl ClusterSource {
                 link.clone(),
             ));
         }
-        let mut lead = Lead::start(&self.clients, &self.options, &self.publisher, &shutdown);
+        let leadership = self.leadership.clone();
+        let mut lead = Lead::start(&self.clients, &self.options, &mut self.publisher, leadership, &shutdown);
         self.follow();
         let mut resync = interval(RESYNC_INTERVAL);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -193,7 +203,7 @@ impl ClusterSource {
             lead.request_replicas(self.start.is_starting(), &mut self.publisher);
             if self.has_settled() {
                 self.begin_exclusive().await;
-                self.start.check(&self.publisher, &self.store, lead.leads());
+                self.start.check(&self.publisher, &self.store);
                 if self.start.may_lead(&self.publisher) {
                     lead.compete(&shutdown);
                 }

@@ -100,10 +100,19 @@ impl<Spec> Own<Spec> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
-    /// Line and column, counted from 1, if they are known.
-    pub position: Option<(usize, usize)>,
+    /// The place of the problem, if it is known.
+    pub position: Option<Position>,
     /// One sentence.
     pub message: String,
+}
+
+/// A place in a text. Line and column are counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
 }
 
 /// The result of parsing a text.

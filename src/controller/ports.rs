@@ -7,14 +7,14 @@ use super::index::ObjectId;
 
 /// The ports of all objects.
 #[derive(Clone, Debug, Default)]
-pub struct Ports {
-    of: BTreeMap<ObjectId, Vec<Claim>>,
-    all: BTreeMap<u16, Claims>,
+pub struct ServicePorts {
+    of: BTreeMap<ObjectId, Vec<ListenerPort>>,
+    all: BTreeMap<u16, PortCounts>,
 }
 
 /// The port of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct ListenerPort {
     /// The port.
     pub port: u16,
     /// Whether the listener is ready.
@@ -22,14 +22,14 @@ pub struct Claim {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Claims {
+struct PortCounts {
     all: usize,
     ready: usize,
 }
 
-impl Ports {
+impl ServicePorts {
     /// Sets the ports of an object's listeners. Returns whether anything has changed.
-    pub fn set(&mut self, object: &ObjectId, claims: Vec<Claim>) -> bool {
+    pub fn set(&mut self, object: &ObjectId, claims: Vec<ListenerPort>) -> bool {
         if self.of.get(object).map(Vec::as_slice).unwrap_or_default() == claims {
             return false;
         }
@@ -67,22 +67,22 @@ mod tests {
     use super::*;
     use crate::controller::index::{Key, Kind};
 
-    fn wanted(ports: &Ports, shown: &[u16]) -> Vec<u16> {
+    fn wanted(ports: &ServicePorts, shown: &[u16]) -> Vec<u16> {
         ports.wanted(&shown.iter().copied().collect(), |_| false).into_iter().collect()
     }
 
     #[test]
     fn a_port_is_added_when_it_is_served_and_stays_until_nothing_uses_it() {
         let object = |name: &str| ObjectId::new(Kind::Server, &Key::new("mail", name));
-        let mut ports = Ports::default();
+        let mut ports = ServicePorts::default();
         ports.set(
             &object("a"),
-            vec![Claim { port: 993, is_ready: true }, Claim { port: 995, is_ready: false }],
+            vec![ListenerPort { port: 993, is_ready: true }, ListenerPort { port: 995, is_ready: false }],
         );
-        ports.set(&object("b"), vec![Claim { port: 993, is_ready: false }]);
+        ports.set(&object("b"), vec![ListenerPort { port: 993, is_ready: false }]);
         assert_eq!(wanted(&ports, &[]), [993]);
         assert_eq!(wanted(&ports, &[995, 143]), [993, 995]);
-        ports.set(&object("a"), vec![Claim { port: 993, is_ready: false }]);
+        ports.set(&object("a"), vec![ListenerPort { port: 993, is_ready: false }]);
         assert_eq!(wanted(&ports, &[]), [0_u16; 0]);
         assert_eq!(wanted(&ports, &[993, 995]), [993]);
         ports.set(&object("a"), vec![]);
@@ -94,6 +94,9 @@ mod tests {
     #[test]
     fn keeps_a_port_that_a_ready_replica_serves_though_no_listener_is_known() {
         let shown = BTreeSet::from([587, 995]);
-        assert_eq!(Ports::default().wanted(&shown, |port| port == 587 || port == 25), BTreeSet::from([587]));
+        assert_eq!(
+            ServicePorts::default().wanted(&shown, |port| port == 587 || port == 25),
+            BTreeSet::from([587])
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! most `pending_timeout`.
 
 mod differences;
+mod leading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use crate::model::{BindReport, Snapshot};
 
 use super::index::{Index, ObjectId};
 use super::metrics::Metrics;
-use super::peers::{Affected, Peers, SILENT_AFTER};
-use super::ports::Ports;
+use super::ports::ServicePorts;
 use super::render::{Delta, Environment, Locality, ReferenceChanges, Renderer};
-use super::status::{self, Change, Facts, Surroundings};
+use super::status::{self, Change, Facts, Status, Surroundings};
 use super::status_store::StatusStore;
+use leading::KnownPeers;
 
 /// The channels to the other parts of the process.
 #[derive(Debug)]
@@ -48,9 +49,9 @@ pub struct Publisher {
     channels: Channels,
     renderer: Renderer,
     report: Arc<BindReport>,
-    /// The state of the other replicas, while they are asked.
-    replicas: Option<Peers>,
-    leads: bool,
+    peers: KnownPeers,
+    /// The last status of each object.
+    status: Status,
     surroundings: Option<Surroundings>,
     /// How long a status may wait for a pending change.
     pending_timeout: Duration,
@@ -58,7 +59,7 @@ pub struct Publisher {
     dirty: BTreeMap<ObjectId, Instant>,
     /// The objects whose last status was computed although a change was pending.
     unsettled: BTreeSet<ObjectId>,
-    ports: Ports,
+    ports: ServicePorts,
     /// Whether the Service may need other ports than at the last check.
     are_ports_stale: bool,
     metrics: Metrics,
@@ -75,13 +76,13 @@ impl Publisher {
             channels,
             renderer: Renderer::default(),
             report: Arc::default(),
-            replicas: None,
-            leads: false,
+            peers: KnownPeers::Follower(None),
+            status: Status::default(),
             surroundings: None,
             pending_timeout: Duration::ZERO,
             dirty: BTreeMap::new(),
             unsettled: BTreeSet::new(),
-            ports: Ports::default(),
+            ports: ServicePorts::default(),
             are_ports_stale: true,
             metrics,
             are_replica_states_stale: false,
@@ -170,88 +171,6 @@ impl Publisher {
         }
     }
 
-    /// Sets the state of the other replicas; `None` if they are not asked.
-    pub fn set_peers(&mut self, peers: Option<Peers>) {
-        self.replicas = peers;
-    }
-
-    /// Starts or stops leading. With `leads`, statuses describe all replicas instead of this one. `previous` returns the
-    /// status that the last leader wrote.
-    pub fn lead(&mut self, leads: bool, previous: impl Fn(&ObjectId) -> Option<Value>) {
-        self.leads = leads;
-        self.metrics.leads(leads);
-        self.channels.status_store.lock().leads = Some(leads);
-        self.are_replica_states_stale = true;
-        self.are_ports_stale = true;
-        self.mark_all();
-        if !leads {
-            return;
-        }
-        // No replica has answered yet, which must not cause new statuses.
-        let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
-        self.dirty.values_mut().for_each(|old| *old = deadline);
-        let mut status_store = self.channels.status_store.lock();
-        for id in self.renderer.outcomes().map(|(id, _)| id) {
-            if let Some(status) = previous(id) {
-                status_store.status.restore(id, &status);
-            }
-        }
-    }
-
-    /// Updates the state of the other replicas with `update`, and marks the affected objects.
-    pub fn update_peers(&mut self, update: impl FnOnce(&mut Peers) -> Affected) {
-        let affected = self.replicas.as_mut().map(update).filter(|_| self.leads);
-        let has_changed = affected.as_ref().is_some_and(|affected| *affected != Affected::none());
-        self.are_replica_states_stale |= has_changed;
-        self.are_ports_stale |= has_changed;
-        match affected {
-            None => {}
-            Some(Affected::All) => self.mark_all(),
-            Some(Affected::These(objects)) => {
-                self.mark(objects.iter().filter_map(ObjectId::named).collect());
-            }
-        }
-    }
-
-    /// Stores that this replica competes for the lease but does not lead.
-    pub fn start_as_follower(&self) {
-        self.metrics.leads(false);
-        self.channels.status_store.lock().leads = Some(false);
-    }
-
-    /// Updates the list of replicas and what they have not processed, if it may have changed.
-    pub fn count_replicas(&mut self) {
-        if !std::mem::take(&mut self.are_replica_states_stale) {
-            // The totals change all the time.
-            if let Some(peers) = &self.replicas {
-                for replica in &mut self.channels.status_store.lock().replicas {
-                    replica.totals = peers.totals(replica.address);
-                }
-            }
-            return;
-        }
-        let replica_states = self.replicas().map(|peers| {
-            let outcomes = self.renderer.outcomes();
-            let ours = outcomes.map(|(id, outcome)| (status::name(id), &*outcome.uid, outcome.generation));
-            peers.replica_states(&ours.collect::<Vec<_>>())
-        });
-        let replica_states = replica_states.unwrap_or_default();
-        self.metrics.replicas(&replica_states);
-        self.channels.status_store.lock().replicas = replica_states;
-    }
-
-    /// Returns the state of the other replicas if this one leads.
-    #[must_use]
-    pub fn replicas(&self) -> Option<&Peers> {
-        self.replicas.as_ref().filter(|_| self.leads)
-    }
-
-    /// Returns the state of the other replicas, whether or not this one leads.
-    #[must_use]
-    pub fn peers(&self) -> Option<&Peers> {
-        self.replicas.as_ref()
-    }
-
     /// Returns the input for computing a status.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
@@ -287,18 +206,17 @@ impl Publisher {
         let facts = Facts {
             published: &self.renderer,
             report: &self.report,
-            replicas: self.replicas.as_ref().filter(|_| self.leads),
+            replicas: self.peers.of_leader(),
             surroundings: self.surroundings.as_ref(),
             now: unix_now(),
         };
-        let mut status_store = self.channels.status_store.lock();
         let (mut updated, mut changes, mut entries) = (BTreeSet::new(), Vec::new(), Vec::new());
         let waiting: Vec<ObjectId> = self.dirty.keys().chain(&self.unsettled).cloned().collect();
         for id in waiting {
             let is_pending = status::is_pending(&facts, &id);
             entries.push((status::name(&id), status::served(&facts, &id)));
             // Ports do not wait: Ready waits for the Service, and existing ports from before a restart must stay.
-            self.are_ports_stale |= self.ports.set(&id, status::claims(&facts, &id));
+            self.are_ports_stale |= self.ports.set(&id, status::listener_ports(&facts, &id));
             let may_wait = self.dirty.get(&id).is_some_and(|deadline| moment < *deadline);
             if is_pending && may_wait {
                 continue;
@@ -309,15 +227,19 @@ impl Publisher {
             } else {
                 self.unsettled.remove(&id);
             }
-            changes.extend(status_store.status.update(&facts, &id));
-            self.metrics.objects.show(&id, status_store.status.summary(&facts, &id));
+            changes.extend(self.status.update(&facts, &id));
+            self.metrics.objects.show(&id, self.status.summary(&facts, &id));
             updated.insert(id);
+        }
+        let mut status_store = self.channels.status_store.lock();
+        for id in &updated {
+            status_store.status.copy(&self.status, id);
         }
         status_store.keep(&changes, facts.now);
         status_store.revision = self.renderer.snapshot().revision;
         problems.clone_into(&mut status_store.problems);
-        self.metrics.problems(problems.len());
         drop(status_store);
+        self.metrics.problems(problems.len());
         self.channels.ledger.enter(entries);
         log(&changes);
         updated
@@ -326,7 +248,7 @@ impl Publisher {
     /// Returns the ports that the Service must have, if they may have changed. Ports in `shown` stay while a listener
     /// uses them or another ready replica may serve them.
     pub fn take_ports(&mut self, shown: &BTreeSet<u16>) -> Option<BTreeSet<u16>> {
-        let peers = self.replicas.as_ref();
+        let peers = self.peers.get();
         let served = |port| peers.is_some_and(|peers| peers.may_serve_port(port));
         std::mem::take(&mut self.are_ports_stale).then(|| self.ports.wanted(shown, served))
     }
@@ -339,13 +261,13 @@ impl Publisher {
     /// Returns the changes between the status that the object has and the current one.
     #[must_use]
     pub fn changes_since(&self, id: &ObjectId, uid: &str, previous: &Value) -> Vec<Change> {
-        self.channels.status_store.lock().status.changes_since(id, uid, previous)
+        self.status.changes_since(id, uid, previous)
     }
 
     /// Returns the status for the object in the API server.
     #[must_use]
     pub fn status_of(&self, id: &ObjectId) -> Option<Value> {
-        self.channels.status_store.lock().status.value(id)
+        self.status.value(id)
     }
 
     /// Returns the renderer with the outcome of every object.
@@ -388,8 +310,6 @@ fn log(changes: &[Change]) {
 
 /// How long the data plane may take to bind a socket before the status reports it.
 pub(super) const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a new leader waits for the answers of all replicas before it writes any status.
-const TAKE_OVER_TIMEOUT: Duration = SILENT_AFTER.saturating_add(Duration::from_secs(1));
 
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ use super::service::Front;
 
 pub use changes::{Change, ChangeKind, alarming, public};
 pub use route::RouteDetails;
-pub use served::{claims, served};
+pub use served::{listener_ports, served};
 
 /// The input for computing a status.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ pub struct Surroundings {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status(BTreeMap<ObjectId, Arc<ObjectStatus>>);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct ObjectStatus {
     generation: i64,
     address: String,
@@ -138,6 +138,14 @@ impl Status {
         if let Some(status) = ObjectStatus::read(id.kind, status) {
             self.0.insert(id.clone(), Arc::new(status));
         }
+    }
+
+    /// Copies the status of an object from `others`.
+    pub fn copy(&mut self, others: &Self, id: &ObjectId) {
+        match others.0.get(id) {
+            Some(status) => self.0.insert(id.clone(), Arc::clone(status)),
+            None => self.0.remove(id),
+        };
     }
 
     /// Returns the changes between the status that the object has and the computed one.
@@ -246,19 +254,14 @@ impl ObjectStatus {
                     backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
                     listeners: status.listeners.into_iter().map(listener).collect(),
-                    addresses: Vec::new(),
-                    route: None,
+                    ..Self::default()
                 }
             }
             Kind::Route => {
                 let status = MailRouteStatus::deserialize(status).ok()?;
                 Self {
                     generation: status.observed_generation?,
-                    address: String::new(),
-                    backends: String::new(),
                     conditions: unlinked(status.conditions),
-                    listeners: Vec::new(),
-                    addresses: Vec::new(),
                     route: Some(RouteDetails {
                         sessions: status.sessions,
                         domains: status.domains.unwrap_or_default(),
@@ -266,6 +269,7 @@ impl ObjectStatus {
                         endpoints: status.endpoints.unwrap_or_default(),
                         backends: status.backends,
                     }),
+                    ..Self::default()
                 }
             }
             Kind::Listener => {
@@ -275,9 +279,8 @@ impl ObjectStatus {
                     address: status.address.unwrap_or_default(),
                     backends: status.backends.unwrap_or_default(),
                     conditions: unlinked(status.conditions),
-                    listeners: Vec::new(),
                     addresses: status.addresses,
-                    route: None,
+                    ..Self::default()
                 }
             }
         })

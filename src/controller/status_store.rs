@@ -1,4 +1,4 @@
-//! Stores all statuses for the documents and pages of the admin server.
+//! Stores all statuses for the documents and pages of the admin server. The publisher writes it and never reads it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,8 +22,6 @@ pub(super) struct Stored {
     pub(super) status: Status,
     pub(super) revision: u64,
     pub(super) problems: Vec<String>,
-    /// `None` without a cluster.
-    pub(super) leads: Option<bool>,
     pub(super) replicas: Vec<ReplicaState>,
     /// Newest first.
     changes: VecDeque<view::Change>,
@@ -34,8 +32,6 @@ pub(super) struct Stored {
 pub struct Overview {
     /// Problems with reading or writing objects.
     pub problems: Vec<String>,
-    /// `None` without a cluster.
-    pub leads: Option<bool>,
     /// All replicas, if this one leads.
     pub replicas: Vec<ReplicaState>,
     /// The last changes, newest first.
@@ -61,7 +57,6 @@ impl StatusStore {
         let stored = self.lock();
         Overview {
             problems: stored.problems.clone(),
-            leads: stored.leads,
             replicas: stored.replicas.clone(),
             changes: stored.changes.iter().cloned().collect(),
         }

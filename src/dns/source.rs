@@ -282,15 +282,7 @@ impl Source {
     /// Creates a client for the names of name servers. It does not count for the zone, because it uses the host's name
     /// servers.
     fn system_client(&self, limit: Duration) -> Result<Client, DnsError> {
-        let block = Resolver {
-            nameservers: Vec::new(),
-            valid: None,
-            ipv4: true,
-            ipv6: true,
-            timeout: limit,
-            statistics_zone: None,
-            looks_up_clients: false,
-        };
+        let block = Resolver { timeout: limit, ..Resolver::default() };
         let content = self.read_resolv_conf().map_err(unusable)?;
         let servers = self.servers_of_file(&content).map_err(unusable)?;
         Client::new(&block, servers, &self.host.hosts, None).map_err(unusable)

@@ -166,15 +166,7 @@ fn fully(name: &str) -> Name {
 
 /// The default block: the host's resolv.conf and IPv4.
 fn block() -> Resolver {
-    Resolver {
-        nameservers: Vec::new(),
-        valid: None,
-        ipv4: true,
-        ipv6: false,
-        timeout: Duration::from_secs(10),
-        statistics_zone: None,
-        looks_up_clients: false,
-    }
+    Resolver { ipv6: false, timeout: Duration::from_secs(10), ..Resolver::default() }
 }
 
 /// A host with its own files, and the resolver on it.

@@ -8,7 +8,6 @@ pub mod sealed;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
@@ -182,8 +181,6 @@ struct Inner {
     replica: Replica,
     state: Mutex<LedgerState>,
     version: watch::Sender<u64>,
-    /// The last known leader, and when it was read from the Lease.
-    leader: Mutex<Option<(String, Instant)>>,
 }
 
 #[derive(Debug, Default)]
@@ -203,34 +200,13 @@ impl Ledger {
     /// Creates an empty ledger.
     #[must_use]
     pub fn new(replica: Replica) -> Self {
-        Self(Arc::new(Inner {
-            replica,
-            state: Mutex::default(),
-            version: watch::Sender::new(0),
-            leader: Mutex::default(),
-        }))
+        Self(Arc::new(Inner { replica, state: Mutex::default(), version: watch::Sender::new(0) }))
     }
 
     /// Returns the replica of the ledger.
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.0.replica
-    }
-
-    /// Records that another replica is the leader. For display only.
-    pub fn led_by(&self, leader: &str, now: Instant) {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-        if (1..=MAX_NAME).contains(&leader.len()) && leader.bytes().all(is_name) {
-            *self.0.leader.lock() = Some((leader.to_owned(), now));
-        }
-    }
-
-    /// Returns the leader's name, while it is known.
-    #[must_use]
-    pub fn leader(&self, now: Instant) -> Option<String> {
-        let leader = self.0.leader.lock();
-        let recent = leader.as_ref().filter(|(_, asked)| now.saturating_duration_since(*asked) < LEADER_KEPT);
-        recent.map(|(name, _)| name.clone())
     }
 
     /// Records how objects are served. Unchanged ones do not count as a change.
@@ -335,10 +311,6 @@ fn entry(object: &ObjectName, served: Option<&ServedObject>) -> Entry {
 const LAST_GOOD: &str = "UsingLastGood";
 /// Removals that are remembered. A reader that is further behind reads everything again.
 const MAX_GONE: usize = 4096;
-/// Bytes of a pod's name (RFC 1123 subdomain).
-const MAX_NAME: usize = 253;
-/// The leader is known for this time. Replicas read the Lease every ten seconds.
-const LEADER_KEPT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -453,16 +425,6 @@ mod tests {
         let newer = old.replace("[]}", r#"[],"totals":{"sessions":3,"later":1},"more":true}"#);
         let page: Page = serde_json::from_str(&newer).unwrap();
         assert_eq!(page.totals, Some(Totals { sessions: 3, ..Totals::default() }));
-    }
-
-    #[test]
-    fn the_leader_is_known_for_a_while() {
-        let (ledger, now) = (ledger(), Instant::now());
-        ledger.led_by("<script>", now);
-        assert_eq!(ledger.leader(now), None);
-        ledger.led_by("mailgress-1", now);
-        assert_eq!(ledger.leader(now).as_deref(), Some("mailgress-1"));
-        assert_eq!(ledger.leader(now + LEADER_KEPT), None);
     }
 
     #[tokio::test]

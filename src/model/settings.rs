@@ -141,6 +141,20 @@ pub struct Resolver {
     pub looks_up_clients: bool,
 }
 
+impl Default for Resolver {
+    fn default() -> Self {
+        Self {
+            nameservers: Vec::new(),
+            valid: None,
+            ipv4: true,
+            ipv6: true,
+            timeout: Duration::from_secs(30),
+            statistics_zone: None,
+            looks_up_clients: false,
+        }
+    }
+}
+
 /// The time limits of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -161,6 +175,14 @@ pub struct Timeouts {
     pub announce: bool,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        let day = Duration::from_secs(24 * 3600);
+        Self { client: minute, connect: minute, idle: day, half_closed: minute, announce: true }
+    }
+}
+
 /// The limits of sessions and clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -175,6 +197,18 @@ pub struct Limits {
     pub auth_failures: Option<AuthFailures>,
     /// Clients to which `max_connections_per_client` and `auth_failures` do not apply.
     pub exempt: Arc<[IpNet]>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            client_buffer: 4096,
+            max_connections: None,
+            max_connections_per_client: None,
+            auth_failures: None,
+            exempt: [].into(),
+        }
+    }
 }
 
 impl Limits {

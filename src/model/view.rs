@@ -80,11 +80,27 @@ pub struct Replica {
     /// The current time in Unix seconds, for relative times.
     pub now: i64,
     /// Whether this replica leads. `None` without a cluster.
-    pub leads: Option<bool>,
-    /// The name of another leader, if it is known.
-    pub leader: Option<String>,
+    pub role: Option<Role>,
     /// The port of the admin server.
     pub status_port: u16,
+}
+
+/// The role of a replica in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It writes status and events.
+    Leader,
+    /// Another replica leads, or none.
+    Follower {
+        /// The name of the leader, if it is known.
+        leader: Option<String>,
+    },
+}
+
+impl Default for Role {
+    fn default() -> Self {
+        Self::Follower { leader: None }
+    }
 }
 
 /// Totals of all listeners.

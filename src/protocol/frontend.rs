@@ -16,7 +16,7 @@ use serde::Serialize;
 use self::core::Core;
 use super::Protocol;
 use super::imap::Imap;
-use super::input::{HandshakeProof, Input};
+use super::input::{Cleartext, HandshakeProof, Input};
 use super::login::Attempt;
 use super::pop3::Pop3;
 use super::sasl::Mechanism;
@@ -298,6 +298,16 @@ impl StartTls {
     #[must_use]
     pub fn secured(self, config: Arc<FrontendConfig>, _proof: HandshakeProof) -> Frontend {
         Frontend::with_core(self.0.secured(config))
+    }
+
+    /// Returns the machine after a handshake that does not take place, for drivers without a connection. Wipes `input`
+    /// as [`Cleartext`] does, and returns the number of wiped bytes.
+    #[must_use]
+    pub fn without_connection(self, config: Arc<FrontendConfig>, input: Input) -> (Frontend, usize) {
+        let cleartext = Cleartext::new((), input);
+        let refused = cleartext.refused();
+        let ((), proof) = cleartext.into_parts();
+        (self.secured(config, proof), refused)
     }
 }
 

@@ -38,8 +38,7 @@ pub struct HandshakeProof(());
 impl<S> Cleartext<S> {
     /// `input` must hold everything that was received from `stream`. The bytes that it still holds are wiped and never
     /// parsed, as in nginx.
-    #[must_use]
-    pub fn new(stream: S, input: Input) -> Self {
+    pub(crate) fn new(stream: S, input: Input) -> Self {
         Self { stream, refused: input.len() }
     }
 

@@ -22,7 +22,7 @@ pub(crate) struct Balancer {
 
 /// Counts a session on its endpoint until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Placement(Arc<AtomicUsize>);
+pub(crate) struct EndpointUse(Arc<AtomicUsize>);
 
 impl Balancer {
     /// Returns all endpoints in the order in which to try them. Only [`LoadBalancing::UserHash`] uses `login`.
@@ -55,18 +55,18 @@ impl Balancer {
         order
     }
 
-    pub(crate) fn place(&self, address: &BackendAddress) -> Placement {
+    pub(crate) fn place(&self, address: &BackendAddress) -> EndpointUse {
         let mut endpoints = self.endpoints.lock();
         if endpoints.len() >= PRUNE_AT {
             endpoints.retain(|_, count| count.load(Ordering::Relaxed) > 0);
         }
         let count = Arc::clone(endpoints.entry(address.clone()).or_default());
         count.fetch_add(1, Ordering::Relaxed);
-        Placement(count)
+        EndpointUse(count)
     }
 }
 
-impl Drop for Placement {
+impl Drop for EndpointUse {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

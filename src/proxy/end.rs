@@ -18,7 +18,7 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 
 use super::exclusive::{EndReason, HoldReason};
 use super::limits::LimitReached;
-use super::verdicts::Verdict;
+use super::login_results::LoginResult;
 
 pub(crate) use outcome::Outcome;
 pub(crate) use silence::Silence;
@@ -31,10 +31,10 @@ pub(crate) enum End {
     #[error("session done")]
     Done,
     /// The client sent LOGOUT or QUIT before it logged in.
-    #[error("the client left before a login")]
+    #[error("the client logged out before a login")]
     Quit,
     /// The client closed or broke the connection before it logged in.
-    #[error("the client disconnected before a login")]
+    #[error("the client disconnected before it logged in")]
     ClientGone,
     #[error("{0}")]
     Limited(#[from] LimitReached),
@@ -65,8 +65,8 @@ pub(crate) enum End {
     Handshake(#[from] HandshakeError),
     /// The client sent a TLS handshake on a port that begins without TLS.
     #[error(
-        "the client speaks TLS from the first byte, and this port begins in clear; it needs {} (usually port {})",
-        if *has_start_tls { "STARTTLS here, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
+        "the client started TLS at once, but this port starts without TLS; the client needs {} (usually port {})",
+        if *has_start_tls { "STARTTLS, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
         protocol.implicit_tls_port()
     )]
     SpeaksTls { protocol: Protocol, has_start_tls: bool },
@@ -74,7 +74,7 @@ pub(crate) enum End {
     #[error("client certificate: {0}")]
     ClientCertificate(CertificateProblem),
     /// SMTP: the client sent bytes before the greeting.
-    #[error("the client talked before the greeting")]
+    #[error("the client sent data before the greeting")]
     EarlyTalker,
     /// The login was refused, and the refusal ends the session.
     #[error("the login was refused")]
@@ -88,10 +88,10 @@ pub(crate) enum End {
     )]
     NoBackend,
     /// The user may be in a list of a route that could not be read yet.
-    #[error("the users of MailRoute {0} are not known yet; its status says why")]
+    #[error("the list of users of MailRoute {0} is not loaded yet; see the status of the MailRoute")]
     RouteUndecided(String),
     /// The users of a route are held, and the time of the login is over.
-    #[error("the users of MailRoute {0} are held (spec.state), and holdTimeout is over")]
+    #[error("logins of MailRoute {0} are on hold (spec.state: Held), and holdTimeout has passed")]
     RouteHeld(String),
     /// The endpoint of an exclusive user could not be used within the time of the login.
     #[error("the user's endpoint cannot be used now (affinity.mode: Exclusive): {0}")]
@@ -110,13 +110,15 @@ pub(crate) enum End {
     #[error("the auth service named an Auth-Server that cannot be used: {0}")]
     UnknownServer(String),
     /// The backend was connected to, and the TLS handshake did not end within this field's time.
-    #[error("the TLS handshake with the backend did not end within {0}")]
+    #[error("the TLS handshake with the backend did not finish within {0}")]
     TlsTimeout(&'static str),
     /// No endpoint accepted a connection. The text lists the endpoints and reasons.
     #[error("{0}")]
     Connect(String),
     /// The process has no file descriptor left for the connection to the backend.
-    #[error("no file descriptor is left for the backend; raise the limit of open files (ulimit -n)")]
+    #[error(
+        "no file descriptor is free for the connection to the backend; raise the limit of open files (ulimit -n)"
+    )]
     Descriptors,
     /// The backend's reply was unusable.
     #[error("{0}")]
@@ -124,7 +126,7 @@ pub(crate) enum End {
     /// The backend failed at a point where it may have read our PROXY header as a command.
     #[error(
         "{0}; the likely cause is the PROXY header of upstream.proxyProtocol: the backend does not understand it, or does \
-         not take it from this address"
+         not accept it from this address"
     )]
     BehindHeader(Box<End>),
     /// The backend closed or broke the connection during the login.
@@ -132,7 +134,7 @@ pub(crate) enum End {
     BackendGone,
     /// The backend closed the connection after it got credentials of this length from the client.
     #[error(
-        "the backend closed the connection after a login of {bytes} bytes without a reply; servers limit the length of \
+        "the backend closed the connection without a reply to a login of {bytes} bytes; servers limit the length of \
          passwords and tokens"
     )]
     LongLogin { bytes: usize },
@@ -142,7 +144,7 @@ pub(crate) enum End {
     /// The backend sent something, but did not finish the login within `timeouts.connect`.
     #[error("the backend did not finish the login within timeouts.connect")]
     BackendTimeout,
-    #[error("the backend said nothing for {waited:?}; {}", silence.hint())]
+    #[error("the backend sent nothing for {waited:?}; {}", silence.hint())]
     BackendSilent {
         /// `timeouts.connect`, or the time until the client left, in whole seconds.
         waited: Duration,
@@ -153,16 +155,16 @@ pub(crate) enum End {
     /// The backend refused a login that the auth service had accepted, or cannot accept logins now.
     #[error("the backend {}: {text}", refusal(*.cause))]
     BackendRefused { cause: RefusalCause, is_clients_password: bool, text: String },
-    #[error("the backend sent bytes in clear behind its STARTTLS reply")]
+    #[error("the backend sent unencrypted bytes after its STARTTLS reply")]
     BackendInjection,
-    #[error("the {side} broke the connection: {error}")]
+    #[error("the connection to the {side} failed: {error}")]
     Relay {
         side: &'static str,
         /// From the read or write that failed.
         error: io::Error,
     },
     /// The client closed the connection after the login, within a message.
-    #[error("the client closed the connection within a message")]
+    #[error("the client closed the connection in the middle of a message")]
     ClientLeft,
     /// The backend closed the connection after the login, and this interrupts the session.
     #[error("the backend closed the connection {}", interrupted(*.0))]
@@ -340,20 +342,20 @@ impl End {
 }
 
 impl End {
-    /// The verdict that is counted for a login that ends the session in this way.
-    pub(crate) const fn verdict(&self) -> Verdict {
+    /// The result that is counted for a login that ends the session in this way.
+    pub(crate) const fn login_result(&self) -> LoginResult {
         match self {
             Self::AuthServiceUnavailable(_)
             | Self::RouteUndecided(_)
             | Self::RouteHeld(_)
             | Self::UserHeld(_)
             | Self::Backend(BackendError::Unavailable { .. })
-            | Self::BackendRefused { cause: RefusalCause::Server, .. } => Verdict::Unavailable,
+            | Self::BackendRefused { cause: RefusalCause::Server, .. } => LoginResult::Unavailable,
             Self::LoginRefused
             | Self::Limited(_)
             | Self::BackendRefused { .. }
             | Self::LongLogin { .. }
-            | Self::Rule(CloseReason::TooManyAuthFailures) => Verdict::Refused,
+            | Self::Rule(CloseReason::TooManyAuthFailures) => LoginResult::Refused,
             Self::ClientGone
             | Self::ClientTimeout
             | Self::Drained
@@ -361,8 +363,8 @@ impl End {
             | Self::Held
             | Self::Moved(_)
             | Self::Joined
-            | Self::EndpointLeaves => Verdict::Abandoned,
-            _ => Verdict::Failed,
+            | Self::EndpointLeaves => LoginResult::Abandoned,
+            _ => LoginResult::Failed,
         }
     }
 }

@@ -127,14 +127,14 @@ impl EndReason {
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotServed => {
-                f.write_str("this replica ends, or waits for earlier sessions of the route's users to end")
-            }
+            Self::NotServed => f.write_str(
+                "this replica is ending, or waits until earlier sessions of the route's users have ended",
+            ),
             Self::NotListed => f.write_str("the Service of --replicas does not list this replica"),
             Self::NoEndpoint => f.write_str("the backend has no endpoint"),
             Self::Away(endpoint) => write!(f, "{endpoint} is not ready"),
             Self::Moving => f.write_str(
-                "the user moves to another endpoint, and not all replicas have ended the sessions",
+                "the user is moving to another endpoint, and some replicas have not ended the sessions yet",
             ),
             Self::Replica(name) => {
                 write!(f, "replica {name} has not reported, or has not read what this replica reports")

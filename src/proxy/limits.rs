@@ -230,11 +230,11 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            client_buffer: 4096,
             max_connections: Some(3),
             max_connections_per_client: Some(2),
             auth_failures: Some(RULE),
             exempt: ["198.51.100.0/24", "2001:db8:5::/48"].map(|network| network.parse().unwrap()).into(),
+            ..Limits::default()
         }
     }
     const RULE: AuthFailures =

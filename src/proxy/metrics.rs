@@ -22,9 +22,9 @@ use crate::protocol::Protocol;
 use super::certificates::CertificateId;
 use super::end::{End, Fault};
 use super::journal::Journal;
+use super::login_results::{LoginResult, LoginResults};
 use super::rates::{Amounts, Rates};
 use super::refused_recipients::{RecipientRefusal, RefusedRecipients};
-use super::verdicts::{Verdict, Verdicts};
 use endpoints::EndpointFamilies;
 use routes::RouteFamilies;
 
@@ -83,8 +83,8 @@ pub(crate) struct ListenerMetrics {
     /// Bytes relayed from backends to clients.
     pub(crate) bytes_to_client: IntCounter,
     bytes: IntCounterVec,
-    logins: Verdicts,
-    auth_requests: Verdicts,
+    logins: LoginResults,
+    auth_requests: LoginResults,
     recipients_refused: RefusedRecipients,
     families: [HistogramVec; 3],
     /// Created on first use, because histograms are the largest part of a listener's metrics.
@@ -191,8 +191,8 @@ impl Metrics {
             bytes_to_backend: self.bytes.with_label_values(&[name.as_str(), TO_BACKEND]),
             bytes_to_client: self.bytes.with_label_values(&[name.as_str(), TO_CLIENT]),
             bytes: self.bytes.clone(),
-            logins: Verdicts::new(&self.logins),
-            auth_requests: Verdicts::new(&self.auth_requests),
+            logins: LoginResults::new(&self.logins),
+            auth_requests: LoginResults::new(&self.auth_requests),
             recipients_refused: RefusedRecipients::new(&self.recipients_refused),
             families: self.timings.clone(),
             timings: Default::default(),
@@ -358,14 +358,14 @@ impl ListenerMetrics {
     }
 
     /// Counts a login, and the fault if it was not accepted.
-    pub(crate) fn login(&self, verdict: Verdict, fault: Fault) {
+    pub(crate) fn login(&self, result: LoginResult, fault: Fault) {
         self.journal.login_failed(fault);
-        self.logins.count(&self.id, self.protocol, verdict);
+        self.logins.count(&self.id, self.protocol, result);
     }
 
     /// Counts a request to the auth service.
-    pub(crate) fn auth_request(&self, verdict: Verdict) {
-        self.auth_requests.count(&self.id, self.protocol, verdict);
+    pub(crate) fn auth_request(&self, result: LoginResult) {
+        self.auth_requests.count(&self.id, self.protocol, result);
     }
 
     /// Counts a recipient that was refused instead of the backend.
@@ -406,8 +406,8 @@ mod tests {
         let session = metrics.listener(&id, Protocol::Imap);
         let open = session.open(TlsLabel::Off);
         session.took(Timing::Login, Duration::from_millis(100));
-        session.login(Verdict::Refused, Fault::Client);
-        session.auth_request(Verdict::Failed);
+        session.login(LoginResult::Refused, Fault::Client);
+        session.auth_request(LoginResult::Failed);
         session.recipient_refused(RecipientRefusal::Held);
         for counted in ["logins_total", "auth_service_requests_total"] {
             let accepted = format!(

@@ -18,9 +18,9 @@ use crate::protocol::user::{Named, UserRules};
 
 use super::end::{End, Fault};
 use super::live::Relayed;
+use super::login_results::LoginResult;
 use super::metrics::TlsLabel;
 use super::serving::ServedListener;
-use super::verdicts::Verdict;
 
 /// The data of a session for its log line.
 #[derive(Debug)]
@@ -195,11 +195,11 @@ impl Record {
     }
 
     /// Counts a login for the session's log line.
-    pub(crate) fn count_login(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Refused => self.logins_refused = self.logins_refused.saturating_add(1),
-            Verdict::Unavailable => self.logins_unavailable = self.logins_unavailable.saturating_add(1),
-            Verdict::Accepted | Verdict::Failed | Verdict::Abandoned => {}
+    pub(crate) fn count_login(&mut self, result: LoginResult) {
+        match result {
+            LoginResult::Refused => self.logins_refused = self.logins_refused.saturating_add(1),
+            LoginResult::Unavailable => self.logins_unavailable = self.logins_unavailable.saturating_add(1),
+            LoginResult::Accepted | LoginResult::Failed | LoginResult::Abandoned => {}
         }
     }
 
@@ -207,7 +207,8 @@ impl Record {
     /// or the configuration: the client is not at fault.
     fn blame<'a>(&'a self, end: &'a End) -> &'a End {
         let is_the_clients = matches!(end, End::Quit | End::ClientGone | End::ClientTimeout | End::Done);
-        let is_failure = |refused: &&End| matches!(refused.verdict(), Verdict::Unavailable | Verdict::Failed);
+        let is_failure =
+            |refused: &&End| matches!(refused.login_result(), LoginResult::Unavailable | LoginResult::Failed);
         let refused = self.refused.as_ref().filter(is_failure);
         refused.filter(|_| is_the_clients).unwrap_or(end)
     }

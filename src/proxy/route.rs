@@ -245,7 +245,7 @@ mod tests {
         let end = reached.err().expect("no handshake");
         assert_eq!(
             end.to_string(),
-            "the TLS handshake with the backend did not end within healthCheck.timeout"
+            "the TLS handshake with the backend did not finish within healthCheck.timeout"
         );
         assert_eq!(end.outcome(), Outcome::BackendTimeout);
     }

@@ -35,7 +35,7 @@ use crate::protocol::follow::{Follower, SmtpStart};
 use crate::protocol::{Frontend, FrontendConfig};
 
 use super::affinity::{Membership, groups_of};
-use super::balance::Placement;
+use super::balance::EndpointUse;
 use super::context::{Seat, WorkerContext};
 use super::end::End;
 use super::live::{Order, Relayed};
@@ -73,7 +73,7 @@ struct Relaying {
     served: Arc<ServedListener>,
     listed: Listed,
     /// They count the session while it lasts.
-    counted: (Placement, Counted, Option<RouteSession>),
+    counted: (EndpointUse, Counted, Option<RouteSession>),
     /// Present if the session may leave the relay for another transaction.
     parked: Option<Box<Parked>>,
     /// Counts an exclusive user. Dropped after `relay`, which closes the connection to the endpoint.

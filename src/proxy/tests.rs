@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::sessions::SessionFilter;
-use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
+use crate::model::settings::{Limits, LoadBalancing, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
     Auth, Backend, BindReport, InboundProxyProtocol, Listener, ListenerId, Listeners, Reach,
     SharedTicketKeys, Snapshot, Socket, SocketState, SourceAddresses, TlsMode, UntrustedPeers,
@@ -160,29 +160,14 @@ pub(super) fn socket(address: &ListenAddress, backends: Vec<BackendAddress>) -> 
             load_balancing: LoadBalancing::RoundRobin,
             health_check: None,
         }),
-        resolver: Arc::new(Resolver {
-            nameservers: Vec::new(),
-            valid: None,
-            ipv4: true,
-            ipv6: true,
-            timeout: Duration::from_secs(5),
-            statistics_zone: None,
-            looks_up_clients: false,
-        }),
+        resolver: Arc::default(),
         timeouts: Timeouts {
             client: Duration::from_secs(10),
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(60),
-            half_closed: Duration::from_secs(60),
-            announce: true,
+            ..Timeouts::default()
         },
-        limits: Limits {
-            client_buffer: 4096,
-            max_connections: None,
-            max_connections_per_client: None,
-            auth_failures: None,
-            exempt: [].into(),
-        },
+        limits: Limits::default(),
         greeting_delay: Duration::ZERO,
     };
     Socket {

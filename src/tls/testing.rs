@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 
-use crate::model::settings::{Limits, LoadBalancing, Resolver, Timeouts, Upstream, UpstreamTls};
+use crate::model::settings::{Limits, LoadBalancing, Timeouts, Upstream, UpstreamTls};
 use crate::model::{
     Auth, Backend, Certificate, ClientAuth, ClientAuthMode, Hostname, Listener, ListenerId, Listeners,
     MinVersion, Reach, ServerTls, Socket, TlsMode,
@@ -146,23 +146,6 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         load_balancing: LoadBalancing::RoundRobin,
         health_check: None,
     };
-    let resolver = Resolver {
-        nameservers: Vec::new(),
-        valid: None,
-        ipv4: true,
-        ipv6: true,
-        timeout: Duration::from_secs(30),
-        statistics_zone: None,
-        looks_up_clients: false,
-    };
-    let minute = Duration::from_secs(60);
-    let limits = Limits {
-        client_buffer: 4096,
-        max_connections: None,
-        max_connections_per_client: None,
-        auth_failures: None,
-        exempt: [].into(),
-    };
     Arc::new(Listener {
         id: ListenerId {
             namespace: "mail".to_owned(),
@@ -177,15 +160,9 @@ pub(super) fn listener(hostnames: &[&str], tls: ServerTls) -> Arc<Listener> {
         routes: None,
         reach: Reach::Anywhere,
         upstream: Arc::new(upstream),
-        resolver: Arc::new(resolver),
-        timeouts: Timeouts {
-            client: minute,
-            connect: minute,
-            idle: minute,
-            half_closed: minute,
-            announce: true,
-        },
-        limits,
+        resolver: Arc::default(),
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
         greeting_delay: Duration::ZERO,
     })
 }

@@ -17,11 +17,7 @@ fn edge(cluster: &Cluster, ports: &[u16]) -> Value {
 
 fn has_port(cluster: &Cluster, port: u16) -> bool {
     let service = cluster.get("service/front");
-    service["spec"]["ports"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .any(|found| found["port"] == port)
+    service["spec"]["ports"].as_array().unwrap().iter().any(|found| found["port"] == port)
 }
 
 #[test]

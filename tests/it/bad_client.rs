@@ -178,7 +178,7 @@ fn a_tls_handshake_on_a_port_that_begins_in_clear_ends_the_session_at_once() {
             _ => "(usually port 465)",
         };
         let listener = format!("{}-starttls", protocol.to_lowercase());
-        edge.mailgress.logs(&["tls_handshake", "the client speaks TLS from the first byte", port, &listener]);
+        edge.mailgress.logs(&["tls_handshake", "the client started TLS at once", port, &listener]);
     }
     edge.serves_others();
 }

@@ -127,7 +127,7 @@ fn a_clients_xclient_behind_a_smuggled_end_of_data_ends_the_session() {
     }
     edge.mailgress.logs(&[
         "outcome=\"protocol_error\"",
-        "XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree",
+        "XFORWARD, STARTTLS, AUTH or BDAT where mail servers disagree",
     ]);
     postfix_obeyed_no_xclient_of("bob-b");
 }

@@ -344,7 +344,7 @@ fn a_backend_that_hangs_is_given_up_after_the_connect_timeout() {
         assert!(answer.starts_with(temporary_error(protocol)), "{answer}");
         assert!(started.elapsed() >= Duration::from_secs(1), "after {:?}", started.elapsed());
     }
-    edge.mailgress.logs(&["the backend said nothing for"]);
+    edge.mailgress.logs(&["the backend sent nothing for"]);
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn a_backend_that_waits_for_tls_is_told_as_one() {
     }
     edge.mailgress.logs(&[
         "outcome=\"backend_timeout\"",
-        "the backend said nothing for 1s",
+        "the backend sent nothing for 1s",
         "upstream.tls.mode: Implicit",
     ]);
     // The header is not a ClientHello, so the server closes or sends an alert.

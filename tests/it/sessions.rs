@@ -224,7 +224,7 @@ fn why_tells_the_last_refusals_of_a_user_and_the_bans_of_their_clients() {
     assert_eq!(answer["bans"], json!([]), "{answer}");
     let refusal = &answer["refusals"][1];
     assert_eq!((&refusal["client"], &refusal["listener"]), (&json!("127.0.0.1"), &json!("mail/edge/imap")));
-    assert!(refusal["detail"].as_str().unwrap().contains("by its own fault"), "{answer}");
+    assert!(refusal["detail"].as_str().unwrap().contains("because of a problem of its own"), "{answer}");
 
     refuse("bob@a.test", WRONG);
     let answer = remembered("bob@a.test");

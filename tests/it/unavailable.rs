@@ -72,7 +72,7 @@ fn a_backend_that_cannot_decide_is_at_fault_and_nobody_is_banned_for_it() {
         drop(wire);
         let listener = format!("mail/edge/{}", protocol.to_lowercase());
         let line = edge.mailgress.logs(&[&listener, "logins_unavailable=3"]);
-        for said in ["WARN", "backend_unavailable", "fault=\"backend\"", "by its own fault"] {
+        for said in ["WARN", "backend_unavailable", "fault=\"backend\"", "because of a problem of its own"] {
             assert!(line.contains(said), "{said}: {line}");
         }
         edge.counts_logins(protocol, "unavailable", 3);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mailgress::protocol::frontend::{ExchangeStep, StartTlsOffer};
 use mailgress::protocol::{
-    Attempt, Cleartext, ClientId, CloseReason, CountedErrors, Envelope, Exchange, Frontend, FrontendConfig,
-    Input, LoginRequest, Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, StartTls, Step,
+    Attempt, ClientId, CloseReason, CountedErrors, Envelope, Exchange, Frontend, FrontendConfig, Input,
+    LoginRequest, Mechanism, PasswordLogins, PendingLogin, Protocol, Refused, StartTls, Step,
 };
 
 use super::script::{Chunking, Script, compare, event, expected_events, unescape, wire_lines};
@@ -307,17 +307,15 @@ impl Session {
     fn shake_hands(&mut self, unsent: usize) {
         let input = std::mem::replace(&mut self.input, Input::new(self.limit));
         self.secured = true;
-        let cleartext = Cleartext::new((), input);
-        let refused = cleartext.refused().saturating_add(unsent);
+        let Now::Handshake(start_tls) = std::mem::replace(&mut self.now, Now::Over) else { return };
+        let (frontend, wiped) = start_tls.without_connection(Arc::clone(&self.config), input);
+        self.now = Now::Reading(frontend);
+        let refused = wiped.saturating_add(unsent);
         if refused == 0 {
             self.event("starttls", "");
         } else {
             self.flush();
             self.events.push(format!("starttls refused={refused}"));
-        }
-        if let Now::Handshake(start_tls) = std::mem::replace(&mut self.now, Now::Over) {
-            let ((), proof) = cleartext.into_parts();
-            self.now = Now::Reading(start_tls.secured(Arc::clone(&self.config), proof));
         }
     }
 

@@ -12,7 +12,7 @@ mod routes;
 use maud::{Markup, html};
 
 use crate::model::served;
-use crate::model::view::{Excerpt, Question, View};
+use crate::model::view::{Excerpt, Question, Role, View};
 
 use super::{BY_SECRET, DRAINING, MAX_TEXT, TROUBLED, words};
 
@@ -45,10 +45,10 @@ pub(super) fn head(view: &View, blocked: &[&str]) -> Markup {
                 } @else {
                     span.pill.bad { "✕ Not ready: " (blocked.join(", ")) }
                 }
-                @match replica.leads {
-                    Some(true) => span.pill.pending { "★ Leads" },
-                    Some(false) => span.pill.pending {
-                        @if let Some(leader) = &replica.leader { "Leader: " (leader) } @else { "Leader unknown" }
+                @match &replica.role {
+                    Some(Role::Leader) => span.pill.pending { "★ Leads" },
+                    Some(Role::Follower { leader }) => span.pill.pending {
+                        @if let Some(leader) = leader { "Leader: " (leader) } @else { "Leader unknown" }
                     },
                     None => {}
                 }

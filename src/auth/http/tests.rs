@@ -120,12 +120,9 @@ fn service(endpoints: &[&BackendAddress]) -> HttpAuth {
 fn resolver() -> Resolver {
     Resolver {
         nameservers: vec![BackendAddress::Ip("127.0.0.1:1".parse().unwrap())],
-        valid: None,
-        ipv4: true,
         ipv6: false,
         timeout: Duration::from_secs(1),
-        statistics_zone: None,
-        looks_up_clients: false,
+        ..Resolver::default()
     }
 }
 

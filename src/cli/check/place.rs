@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::controller::index::Kind;
+use crate::controller::manifest::Position;
 use crate::secret;
 
 use super::tree::{Content, Node, Pair, documents};
@@ -45,8 +46,8 @@ impl Place {
         }
     }
 
-    /// Creates the place of a parser's line and column, both counted from 1.
-    pub(super) fn at(text: &str, (line, column): (usize, usize)) -> Self {
+    /// Creates the place of a parser's position.
+    pub(super) fn at(text: &str, Position { line, column }: Position) -> Self {
         let lines = text.split_inclusive('\n').take(line.saturating_sub(1));
         let start = lines.map(str::len).sum::<usize>();
         let rest = text.get(start..).unwrap_or_default();
@@ -269,7 +270,8 @@ spec:
         let of = |word: &str| BLOCK.find(word).unwrap();
         assert!(source(BLOCK).is_ours(of("port: 993")) && !source(BLOCK).is_ours(of("Secret")));
         assert!(!source(list).is_ours(70));
-        assert!(!Place::at(BLOCK, (3, 1)).is_own && Place::at("a: [", (1, 4)).is_own);
+        let at = |text, line, column| Place::at(text, Position { line, column });
+        assert!(!at(BLOCK, 3, 1).is_own && at("a: [", 1, 4).is_own);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::controller::service::{Front, OwnService, have_no_replica};
 use crate::controller::status::{self, Change, Surroundings};
 use crate::controller::tickets::secret_of;
 use crate::model::SharedTicketKeys;
+use crate::model::view::Role;
 
 use super::events;
 use super::lease::{Leadership, Lease};
@@ -33,7 +34,6 @@ use super::{Clients, ClusterOptions, send_if_other};
 /// The state of leadership, and the tasks that depend on it.
 pub(super) struct Lead {
     leadership: watch::Receiver<Leadership>,
-    leads: bool,
     /// For the requests to other replicas.
     client: Client,
     /// The Service whose endpoints are the replicas.
@@ -80,17 +80,15 @@ impl Lead {
     pub(super) fn start(
         clients: &Clients,
         options: &ClusterOptions,
-        publisher: &Publisher,
+        publisher: &mut Publisher,
+        leadership: watch::Sender<Leadership>,
         shutdown: &CancellationToken,
     ) -> Self {
-        publisher.start_as_follower();
+        publisher.follow();
         let replica = publisher.ledger().replica().clone();
-        let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let identity = format!("{}_{}", replica.name, replica.instance);
         let lease = Lease::new(clients.requests.clone(), options.lease.clone(), identity);
-        let naming =
-            lease.clone().name_leader(publisher.ledger().clone(), leadership.clone(), shutdown.clone());
-        tokio::spawn(naming);
+        tokio::spawn(lease.clone().name_leader(leadership.clone(), shutdown.clone()));
         let outbox = Outbox::default();
         let writer = Writer::new(clients.requests.clone(), publisher.class(), outbox.clone(), lease.clone());
         tokio::spawn(writer.run(shutdown.clone()));
@@ -108,14 +106,13 @@ impl Lead {
             clients.watches.clone(),
             secret_of(&options.lease),
             publisher.class(),
-            leadership.clone(),
+            leadership.subscribe(),
             options.ticket_keys.clone(),
             problem,
         );
         tokio::spawn(keeper.run());
         Self {
-            leadership,
-            leads: false,
+            leadership: leadership.subscribe(),
             client: clients.watches.clone(),
             replicas: options.replicas.clone(),
             keys: options.ticket_keys.clone(),
@@ -126,42 +123,43 @@ impl Lead {
             outbox,
             events,
             node_address: replica.node_address,
-            lease: Some((lease, leadership_sender)),
+            lease: Some((lease, leadership)),
             running: None,
         }
     }
 
     /// Starts to compete for the lease.
     pub(super) fn compete(&mut self, shutdown: &CancellationToken) {
-        if let Some((lease, leadership_sender)) = self.lease.take() {
-            self.running = Some(tokio::spawn(lease.run(leadership_sender, shutdown.clone())));
+        if let Some((lease, leadership)) = self.lease.take() {
+            self.running = Some(tokio::spawn(lease.run(leadership, shutdown.clone())));
         }
-    }
-
-    pub(super) fn leads(&self) -> bool {
-        self.leads
     }
 
     /// Starts or stops the requests to the other replicas: they are needed while this replica starts or leads.
     pub(super) fn request_replicas(&mut self, is_starting: bool, publisher: &mut Publisher) {
-        let is_needed = is_starting || self.leads;
-        let Some(service) = self.replicas.clone() else {
-            if is_needed && publisher.peers().is_none() {
-                publisher.set_peers(Some(Peers::alone(&publisher.ledger().replica().instance)));
+        match publisher.peers() {
+            None if is_starting => {
+                let peers = self.ask(publisher);
+                publisher.set_peers(Some(peers));
             }
-            return;
-        };
-        if is_needed == self.requests.is_some() {
-            return;
+            Some(_) if !is_starting && !publisher.leads() => {
+                self.requests = None;
+                publisher.set_peers(None);
+            }
+            Some(_) | None => {}
         }
-        self.requests = is_needed.then(|| {
-            let (sender, events) = mpsc::channel(MAX_ANSWERS);
-            let task =
-                Replicas::new(self.client.clone(), service, self.keys.clone(), Question::Objects, sender)
-                    .run();
-            ReplicaRequests { events, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
-        });
-        publisher.set_peers(is_needed.then(|| Peers::awaited(&publisher.ledger().replica().instance)));
+    }
+
+    /// Starts the requests to the other replicas.
+    fn ask(&mut self, publisher: &Publisher) -> Peers {
+        let instance = &publisher.ledger().replica().instance;
+        let Some(service) = self.replicas.clone() else { return Peers::alone(instance) };
+        let (sender, events) = mpsc::channel(MAX_ANSWERS);
+        let task = tokio::spawn(
+            Replicas::new(self.client.clone(), service, self.keys.clone(), Question::Objects, sender).run(),
+        );
+        self.requests = Some(ReplicaRequests { events, _task: AbortOnDropHandle::new(task) });
+        Peers::awaited(instance)
     }
 
     /// Waits until the lease is released, after the shutdown.
@@ -228,7 +226,7 @@ impl Lead {
         publisher: &mut Publisher,
         store: &Store,
     ) {
-        if !self.leads {
+        if !publisher.leads() {
             return;
         }
         self.queue_status(ids, publisher, store);
@@ -283,19 +281,18 @@ impl Lead {
     }
 
     fn apply_leadership(&mut self, publisher: &mut Publisher, store: &Store) {
-        let leads = self.leadership.borrow_and_update().leads;
-        if leads == self.leads {
+        let leads = self.leadership.borrow_and_update().role == Role::Leader;
+        if leads == publisher.leads() {
             return;
         }
-        self.leads = leads;
         if !leads {
             self.outbox.clear();
             self.ports.send_replace(None);
-            publisher.lead(false, |_| None);
+            publisher.follow();
             return;
         }
-        self.request_replicas(false, publisher);
-        publisher.lead(true, |id| store.own(id).map(|seen| seen.status.value()));
+        let peers = publisher.take_peers().unwrap_or_else(|| self.ask(publisher));
+        publisher.lead(peers, |id| store.own(id).map(|seen| seen.status.value()));
         // If an object has moved to another class, its status of this class may still have to be removed.
         let others = store.with_our_status().filter(|id| publisher.renderer().outcome(id).is_none());
         self.queue_status(&others.collect(), publisher, store);

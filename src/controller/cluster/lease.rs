@@ -5,24 +5,23 @@
 //! answered in time, before the Lease expires and another replica can take it.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1 as lease;
 use kube::Client;
 use kube::api::Api;
 use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerError, LeaseParams};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::index::Key;
 use crate::controller::violation::one_line;
-use crate::model::served::Ledger;
+use crate::model::view::Role;
 use crate::net::Backoff;
 
 use super::backoff::backoff;
 use super::failure::{Failure, root};
-use super::send_if_other;
 
 /// The Lease and the identity of this replica.
 #[derive(Clone)]
@@ -33,10 +32,11 @@ pub(super) struct Lease {
     identity: String,
 }
 
-/// The state of leadership.
+/// Who leads, as this replica knows it. Only this file changes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Leadership {
-    pub(super) leads: bool,
+pub struct Leadership {
+    /// The role of this replica.
+    pub role: Role,
     /// Why the Lease can be neither acquired nor watched.
     pub(super) failure: Option<String>,
 }
@@ -63,17 +63,22 @@ impl Lease {
         Ok(self.holder().await?.as_deref() == Some(&self.identity))
     }
 
-    /// Stores the name of the leader in the ledger, for the status page, while another replica leads.
+    /// Reads the name of the leader, for the status page, while another replica leads.
     pub(super) async fn name_leader(
         self,
-        ledger: Ledger,
-        leadership: watch::Receiver<Leadership>,
+        leadership: watch::Sender<Leadership>,
         shutdown: CancellationToken,
     ) {
+        let mut answered = Instant::now();
         loop {
-            let leads = leadership.borrow().leads;
-            if !leads && let Ok(Some(holder)) = self.holder().await {
-                ledger.led_by(replica_of(&holder), Instant::now());
+            let leads = leadership.borrow().role == Role::Leader;
+            let holder = if leads { Ok(None) } else { self.holder().await };
+            if holder.is_ok() {
+                answered = Instant::now();
+            }
+            if holder.is_ok() || answered.elapsed() >= LEADER_KEPT {
+                let others = holder.ok().flatten().filter(|holder| *holder != self.identity);
+                name(&leadership, others.as_deref().and_then(replica_of));
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -107,7 +112,7 @@ impl Lease {
             };
             let why =
                 format!("the Lease {} cannot be kept: {}", self.key, one_line(&root(&failure).to_string()));
-            self.set(&leadership, Leadership { leads: false, failure: Some(why) });
+            self.set(&leadership, false, Some(why));
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep(backoff.pause()) => {}
@@ -138,52 +143,76 @@ impl Lease {
                 outcome = &mut changed => outcome,
                 () = sleep(LEASE_DURATION) => {
                     // There was no error for the duration of the Lease, so the previous failure is over.
-                    let leads = leadership.borrow().leads;
-                    self.set(leadership, Leadership { leads, failure: None });
+                    let leads = leadership.borrow().role == Role::Leader;
+                    self.set(leadership, leads, None);
                     changed.await
                 }
             };
             match outcome {
                 Ok(leads) => {
                     backoff.reset();
-                    self.set(leadership, Leadership { leads, failure: None });
+                    self.set(leadership, leads, None);
                 }
                 Err(error) => return error,
             }
         }
     }
 
-    fn set(&self, leadership: &watch::Sender<Leadership>, now: Leadership) {
-        let changed = leadership.borrow().leads != now.leads;
-        if changed && now.leads {
+    fn set(&self, leadership: &watch::Sender<Leadership>, leads: bool, failure: Option<String>) {
+        let has_changed = (leadership.borrow().role == Role::Leader) != leads;
+        if has_changed && leads {
             tracing::info!(
                 "this replica is the leader now; it writes status and events (Lease {})",
                 self.key
             );
-        } else if changed {
+        } else if has_changed {
             tracing::info!("this replica is no longer the leader (Lease {})", self.key);
         }
-        send_if_other(leadership, now);
+        leadership.send_if_modified(|now| {
+            if has_changed {
+                now.role = if leads { Role::Leader } else { Role::default() };
+            }
+            let differs = has_changed || now.failure != failure;
+            now.failure = failure;
+            differs
+        });
     }
 
     async fn release(&self, manager: &LeaseManager, leadership: &watch::Sender<Leadership>) {
-        let led = leadership.borrow().leads;
-        self.set(leadership, Leadership::default());
+        let led = leadership.borrow().role == Role::Leader;
+        self.set(leadership, false, None);
         if led && timeout(LEASE_GRACE, manager.release()).await.is_ok_and(|released| released.is_ok()) {
             tracing::info!("released the Lease {}", self.key);
         }
     }
 }
 
-/// Returns the replica's name in an identity.
-fn replica_of(identity: &str) -> &str {
-    identity.rsplit_once('_').map_or(identity, |(name, _)| name)
+/// Stores the name of the leader, unless this replica leads.
+fn name(leadership: &watch::Sender<Leadership>, named: Option<&str>) {
+    leadership.send_if_modified(|now| match &mut now.role {
+        Role::Follower { leader } if leader.as_deref() != named => {
+            *leader = named.map(str::to_owned);
+            true
+        }
+        Role::Follower { .. } | Role::Leader => false,
+    });
+}
+
+/// Returns the replica's name in an identity, if it can be a pod's name.
+fn replica_of(identity: &str) -> Option<&str> {
+    let name = identity.rsplit_once('_').map_or(identity, |(name, _)| name);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    Some(name).filter(|name| (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_name))
 }
 
 /// The duration of the Lease without a renewal. After it, another replica takes the Lease within one or two seconds.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// The Lease is renewed this long before it expires. This is longer than the timeout of a request.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
+/// The leader's name is known for this time after the last answer.
+const LEADER_KEPT: Duration = Duration::from_secs(30);
+/// Bytes of a pod's name (RFC 1123 subdomain).
+const MAX_NAME: usize = 253;
 
 #[cfg(test)]
 mod tests {
@@ -191,7 +220,18 @@ mod tests {
 
     #[test]
     fn the_holder_of_a_lease_is_named_by_its_replica() {
-        assert_eq!(replica_of("mailgress-1_6e0d"), "mailgress-1");
-        assert_eq!(replica_of("somebody"), "somebody");
+        assert_eq!(replica_of("mailgress-1_6e0d"), Some("mailgress-1"));
+        assert_eq!(replica_of("somebody"), Some("somebody"));
+        assert_eq!(replica_of("<script>"), None);
+    }
+
+    #[test]
+    fn the_leaders_name_never_replaces_our_own_leadership() {
+        let leadership = watch::Sender::new(Leadership::default());
+        name(&leadership, Some("mailgress-1"));
+        assert_eq!(leadership.borrow().role, Role::Follower { leader: Some("mailgress-1".to_owned()) });
+        leadership.send_replace(Leadership { role: Role::Leader, failure: None });
+        name(&leadership, Some("mailgress-1"));
+        assert_eq!(leadership.borrow().role, Role::Leader);
     }
 }

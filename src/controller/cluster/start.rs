@@ -58,7 +58,7 @@ impl Starting {
     }
 
     /// Checks whether the start is complete, and reports the result.
-    pub(super) fn check(&mut self, publisher: &Publisher, store: &Store, leads: bool) {
+    pub(super) fn check(&mut self, publisher: &Publisher, store: &Store) {
         if !self.is_starting() || !publisher.has_published() {
             return;
         }
@@ -70,7 +70,7 @@ impl Starting {
         let view = View {
             facts: &publisher.facts(),
             peers: publisher.peers(),
-            leads,
+            leads: publisher.leads(),
             status: &status,
             unread: &|id| store.why_unread(id),
             now,

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use crate::controller::index::Key;
 use crate::controller::tickets::{Content, KeyRing, Unusable};
 use crate::model::SharedTicketKeys;
+use crate::model::view::Role;
 
 use super::backoff::{REPORTED_FOR, backoff};
 use super::failure::{Failure, answered};
@@ -114,7 +115,7 @@ impl TicketKeeper {
 
     /// Writes the first keys, or rotates them, if this replica leads and it is time.
     async fn write(&mut self, api: &Api<Secret>, seen: &Seen) -> Result<(), Failure> {
-        if !self.leadership.borrow_and_update().leads {
+        if self.leadership.borrow_and_update().role != Role::Leader {
             return Ok(());
         }
         let Some((ring, version)) = due(seen) else { return Ok(()) };

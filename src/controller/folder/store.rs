@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::controller::index::{Key, Objects};
-use crate::controller::manifest::{self, Broken, Content, GeneratedObject, Manifest, Parsed};
+use crate::controller::manifest::{self, Broken, Content, GeneratedObject, Manifest, Parsed, Position};
 use crate::controller::render::Kind;
 use crate::controller::validate::Validator;
 use crate::words::shown;
@@ -55,8 +55,8 @@ pub struct Loaded {
 pub struct Problem {
     /// The file or folder.
     pub path: PathBuf,
-    /// Line and column, if they are known.
-    pub position: Option<(usize, usize)>,
+    /// The place in the file, if it is known.
+    pub position: Option<Position>,
     /// The object that is broken or a duplicate: its `kind` as written, and its name.
     pub object: Option<(String, Key)>,
     /// One sentence.
@@ -67,7 +67,7 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(&self.path))?;
-        if let Some((line, column)) = self.position {
+        if let Some(Position { line, column }) = self.position {
             write!(f, ":{line}:{column}")?;
         }
         write!(f, ": {}", self.message)
@@ -226,7 +226,7 @@ impl File {
         Problem { path: path.to_owned(), position: None, object, message: format!("{message}{kept}") }
     }
 
-    fn fail(&mut self, path: &Path, position: Option<(usize, usize)>, why: &str) -> Outcome {
+    fn fail(&mut self, path: &Path, position: Option<Position>, why: &str) -> Outcome {
         let kept = if self.manifests.is_empty() { "" } else { "; the last valid content stays in use" };
         let message = format!("{why}{kept}");
         let problems = vec![Problem { path: path.to_owned(), position, object: None, message }];

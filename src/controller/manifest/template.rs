@@ -2,18 +2,19 @@
 
 use serde_json::Value;
 
-use super::ParseError;
+use super::{ParseError, Position};
 
 /// Returns the error for a broken text: if it is a template, an error with the position of an action; otherwise the
 /// error itself.
 pub(super) fn or_template_error(text: &str, error: ParseError) -> ParseError {
     let actions = text.lines().enumerate().filter_map(|(index, line)| {
         let column = line.get(..line.find(OPEN).filter(|_| has_action(line))?)?.chars().count();
-        Some((index.saturating_add(1), column.saturating_add(1)))
+        Some(Position { line: index.saturating_add(1), column: column.saturating_add(1) })
     });
-    let broken = error.position.map_or(0, |(line, _)| line);
+    let broken = error.position.map_or(0, |position| position.line);
     // The parser may report an action at its end or later.
-    let (before, after): (Vec<_>, Vec<_>) = actions.take(MOST_ACTIONS).partition(|(line, _)| *line <= broken);
+    let (before, after): (Vec<_>, Vec<_>) =
+        actions.take(MOST_ACTIONS).partition(|action| action.line <= broken);
     match before.last().or(after.first()) {
         Some(position) => ParseError { position: Some(*position), message: MESSAGE.to_owned() },
         None => error,

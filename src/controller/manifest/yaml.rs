@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 use serde_json::{Map, Number, Value};
 
-use super::ParseError;
+use super::{ParseError, Position};
 
 /// Iterates over the documents of a text.
 pub(super) struct Documents<'t> {
@@ -28,9 +28,9 @@ impl<'t> Documents<'t> {
         Self { parser: Parser::new_from_str(text), composer: Composer::default(), refused, start: None }
     }
 
-    /// Returns line and column of the last document, counted from 1.
-    pub(super) fn position(&self) -> Option<(usize, usize)> {
-        self.start.map(|at| (at.line(), at.col().saturating_add(1)))
+    /// Returns the position of the last document.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.start.as_ref().map(position)
     }
 }
 
@@ -76,7 +76,7 @@ fn check_text(text: &str) -> Result<(), ParseError> {
     let line = before.matches('\n').count().saturating_add(1);
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
     let message = format!("the file has more than {MAX_SEPARATORS} commas and opening brackets; {SPLIT}");
-    Err(ParseError { position: Some((line, column)), message })
+    Err(ParseError { position: Some(Position { line, column }), message })
 }
 
 /// Returns the message for a text of more than [`MAX_TEXT`] bytes.
@@ -326,7 +326,11 @@ fn number(text: &str) -> Option<Number> {
 }
 
 fn error(at: &Marker, message: &str) -> ParseError {
-    ParseError { position: Some((at.line(), at.col().saturating_add(1))), message: message.to_owned() }
+    ParseError { position: Some(position(at)), message: message.to_owned() }
+}
+
+fn position(at: &Marker) -> Position {
+    Position { line: at.line(), column: at.col().saturating_add(1) }
 }
 
 fn of_parser(found: &ScanError) -> ParseError {

@@ -40,7 +40,7 @@ pub(crate) fn duration(
     bounded: Bounded,
 ) -> Duration {
     let Some(text) = value else { return bounded.default };
-    let read = units::duration(text).filter(|read| (bounded.least..=bounded.most).contains(read));
+    let read = units::duration(&text.0).filter(|read| (bounded.least..=bounded.most).contains(read));
     read.unwrap_or_else(|| {
         let problem =
             format!("{:?} is not a duration between {:?} and {:?}", text.0, bounded.least, bounded.most);
@@ -54,14 +54,14 @@ pub(crate) fn timeouts(scope: &Scope<'_>, settings: &Settings) -> Timeouts {
     let read = |name: &str, value: Option<&common::Duration>, bounded| {
         duration(scope, &scope.setting(&format!("timeouts.{name}")), value, bounded)
     };
-    let minute = Duration::from_secs(60);
-    let half_closed = Bounded { default: minute, least: Duration::ZERO, most: YEAR };
+    let default = Timeouts::default();
+    let half_closed = Bounded { default: default.half_closed, least: Duration::ZERO, most: YEAR };
     Timeouts {
-        client: read("client", timeouts.client.as_ref(), deadline(minute)),
-        connect: read("connect", timeouts.connect.as_ref(), deadline(minute)),
-        idle: read("idle", timeouts.idle.as_ref(), deadline(Duration::from_secs(24 * 3600))),
+        client: read("client", timeouts.client.as_ref(), deadline(default.client)),
+        connect: read("connect", timeouts.connect.as_ref(), deadline(default.connect)),
+        idle: read("idle", timeouts.idle.as_ref(), deadline(default.idle)),
         half_closed: read("halfClosed", timeouts.half_closed.as_ref(), half_closed),
-        announce: timeouts.announce.unwrap_or(true),
+        announce: timeouts.announce.unwrap_or(default.announce),
     }
 }
 
@@ -108,7 +108,8 @@ pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings) -> Resolver {
             )),
         }
     }
-    let (ipv4, ipv6) = (resolver.ipv4.unwrap_or(true), resolver.ipv6.unwrap_or(true));
+    let default = Resolver::default();
+    let (ipv4, ipv6) = (resolver.ipv4.unwrap_or(default.ipv4), resolver.ipv6.unwrap_or(default.ipv6));
     if !ipv4 && !ipv6 {
         let path = scope.setting("resolver.ipv6");
         scope.report(Violation::invalid(&path, "neither IPv4 nor IPv6 is looked up", "leave one of them on"));
@@ -120,14 +121,15 @@ pub(crate) fn resolver(scope: &Scope<'_>, settings: &Settings) -> Resolver {
         valid: resolver.valid.as_ref().map(|v| duration(scope, valid, Some(v), deadline(YEAR))),
         ipv4,
         ipv6,
-        timeout: duration(scope, timeout, resolver.timeout.as_ref(), deadline(Duration::from_secs(30))),
+        timeout: duration(scope, timeout, resolver.timeout.as_ref(), deadline(default.timeout)),
         statistics_zone: resolver.statistics_zone,
         looks_up_clients: settings.resolver.is_some(),
     }
 }
 
 fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>) -> usize {
-    let Some(size) = size else { return DEFAULT_CLIENT_BUFFER };
+    let default = Limits::default().client_buffer;
+    let Some(size) = size else { return default };
     let bytes = units::size(size).and_then(|bytes| usize::try_from(bytes).ok());
     bytes.filter(|bytes| CLIENT_BUFFER.contains(bytes)).unwrap_or_else(|| {
         let path = scope.setting("limits.clientBuffer");
@@ -136,7 +138,7 @@ fn client_buffer(scope: &Scope<'_>, size: Option<&common::Size>) -> usize {
             "the size is not between 512 and 1Mi",
             "write a size such as 4Ki",
         ));
-        DEFAULT_CLIENT_BUFFER
+        default
     })
 }
 
@@ -168,7 +170,5 @@ fn auth_failures(scope: &Scope<'_>, failures: &limits::AuthFailures) -> AuthFail
     }
 }
 
-/// One memory page, like nginx's buffers.
-const DEFAULT_CLIENT_BUFFER: usize = 4096;
 /// From the longest command line of SMTP to the maximum that a session may hold before its login.
 const CLIENT_BUFFER: std::ops::RangeInclusive<usize> = 512..=1 << 20;

@@ -6,7 +6,11 @@ use crate::api::listener::ListenerFields;
 use crate::api::{MailServerSpec, Settings};
 use crate::controller::index::Key;
 use crate::controller::violation::{Notice, Violation};
-use crate::model::{Auth, Hostname, HttpAuth, Listener, Routes, ServerTls, TlsMode, Upstream};
+use crate::model::{
+    Auth, Backend, Hostname, HttpAuth, InboundProxyProtocol, Listener, Reach, Routes, ServerTls, TlsMode,
+    Upstream,
+};
+use crate::net::ListenAddress;
 use crate::protocol::{FrontendConfig, Protocol};
 
 use super::claim::{BeforeSni, Candidate, Claim};
@@ -117,35 +121,19 @@ fn candidate(
     let address = socket::address(scope, fields);
     let protocol = socket::protocol(scope, fields)?;
     let options = socket::options(scope, fields.socket.as_ref());
-    // A load balancer can reach listeners on all addresses.
-    let is_public = address.as_ref().is_some_and(|address| address.public_port().is_some());
-    let trusted_peers = if is_public { environment.trusted_peers.as_slice() } else { &[] };
-    let proxy_protocol = socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), trusted_peers);
+    let proxy_protocol = proxy_protocol(scope, fields, address.as_ref(), environment);
     let tls_mode = tls::mode(settings, fields.port);
     let hostnames = hostnames(scope, fields, tls_mode);
     let server_tls = tls::server(scope, settings, tls_mode, references, environment.now);
-    let named = settings.tls.as_ref().and_then(|tls| tls.certificate_refs.as_ref()).map_or(0, Vec::len);
-    // A certificate that is missing may contain the names.
-    if let Some(tls) = server_tls.as_ref().filter(|tls| tls.certificates.len() == named) {
-        tls::check_names(scope, &hostnames, settings.server_name.as_deref(), tls);
-    }
+    check_names(scope, settings, &hostnames, server_tls.as_ref());
     let reach = reach::render(scope, source, settings, references);
     let decider = auth::render(scope, settings, &reach, references);
-    let backend = backend::render(scope, fields, &reach, references);
     let passthrough = decider.as_ref().is_some_and(Auth::is_passthrough);
-    let takes_routes = of.is_some_and(|of| of.server.allowed_routes.is_some() || !of.routes.is_empty());
-    if passthrough && fields.backend_ref.is_none() && fields.backend_address.is_none() && !takes_routes {
-        scope.report(Violation::invalid(
-            &scope.field("backendRef"),
-            "auth.passthrough needs a backend to log in to",
-            "name one in backendRef or backendAddress",
-        ));
+    if passthrough {
+        check_has_destination(scope, fields, of);
     }
+    let backend = backend(scope, fields, settings, &reach, references);
     let frontend = frontend::render(scope, settings, (protocol, tls_mode, passthrough), environment);
-    if let Some(backend) = &backend {
-        let service_port = backend::service_port(scope, fields, references);
-        upstream::warn_of_implicit_tls(scope, settings, backend, fields, service_port);
-    }
     warn_of_clear_text(scope, settings, tls_mode, &frontend);
     reach::check_settings(scope, fields, settings, protocol, &reach);
     let frontend = Arc::new(frontend);
@@ -174,6 +162,53 @@ fn candidate(
     let address = address?;
     let claim = Claim { id, address, options, protocol, tls_mode, proxy_protocol, hostnames, before_sni };
     Some(Candidate { claim, listener: listener.map(Arc::new) })
+}
+
+/// Renders the expected PROXY header. A load balancer can reach listeners on all addresses, so the peers of
+/// `--proxy-protocol-trusted-peers` apply only to them.
+fn proxy_protocol(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    address: Option<&ListenAddress>,
+    environment: &Environment,
+) -> Option<InboundProxyProtocol> {
+    let is_public = address.is_some_and(|address| address.public_port().is_some());
+    let trusted_peers = if is_public { environment.trusted_peers.as_slice() } else { &[] };
+    socket::proxy_protocol(scope, fields.proxy_protocol.as_ref(), trusted_peers)
+}
+
+/// Warns of names that no certificate contains, if all certificates are known: a missing one may contain them.
+fn check_names(scope: &Scope<'_>, settings: &Settings, hostnames: &[Hostname], tls: Option<&ServerTls>) {
+    let named = settings.tls.as_ref().and_then(|tls| tls.certificate_refs.as_ref()).map_or(0, Vec::len);
+    if let Some(tls) = tls.filter(|tls| tls.certificates.len() == named) {
+        tls::check_names(scope, hostnames, settings.server_name.as_deref(), tls);
+    }
+}
+
+/// Checks that the users of a listener with `passthrough` have a backend: its own, or that of a route.
+fn check_has_destination(scope: &Scope<'_>, fields: &ListenerFields, of: Option<RoutesOf<'_>>) {
+    let takes_routes = of.is_some_and(|of| of.server.allowed_routes.is_some() || !of.routes.is_empty());
+    if fields.backend_ref.is_none() && fields.backend_address.is_none() && !takes_routes {
+        scope.report(Violation::invalid(
+            &scope.field("backendRef"),
+            "auth.passthrough needs a backend to log in to",
+            "name one in backendRef or backendAddress",
+        ));
+    }
+}
+
+/// Renders the listener's own backend, and warns if its port expects TLS.
+fn backend(
+    scope: &Scope<'_>,
+    fields: &ListenerFields,
+    settings: &Settings,
+    reach: &Reach,
+    references: &References<'_>,
+) -> Option<Backend> {
+    let backend = backend::render(scope, fields, reach, references)?;
+    let service_port = backend::service_port(scope, fields, references);
+    upstream::warn_of_implicit_tls(scope, settings, &backend, fields, service_port);
+    Some(backend)
 }
 
 /// Renders the routes of a listener. `None` if its `MailServer` has none.

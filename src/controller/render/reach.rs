@@ -192,7 +192,8 @@ fn check_owners_settings(scope: &Scope<'_>, settings: &Settings) {
     }
 }
 
-/// Settings that change which logins an auth service accepts.
+/// Settings that change which logins an auth service accepts. A test fails if a setting is neither here nor in its list
+/// of all others.
 const OF_THE_OWNERS_SERVICE: [&str; 9] = [
     "auth.http.headers",
     "auth.http.acceptAnyStatus",

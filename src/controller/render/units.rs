@@ -9,26 +9,26 @@ use crate::protocol::Protocol;
 
 /// Parses a Gateway API duration, such as `1h30m`.
 #[must_use]
-pub fn duration(text: &common::Duration) -> Option<Duration> {
-    let mut rest = text.0.as_str();
+pub fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().ok()?;
+        let number: u32 = number.parse().ok()?;
         let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
-        let milliseconds = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
+        let unit = match unit {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
             _ => return None,
         };
-        total = total.checked_add(Duration::from_millis(number.checked_mul(milliseconds)?))?;
+        total = total.checked_add(unit.checked_mul(number)?)?;
         rest = tail;
     }
-    (!text.0.is_empty()).then_some(total)
+    (!text.is_empty()).then_some(total)
 }
 
 /// Parses a quantity in bytes.
@@ -131,11 +131,12 @@ mod tests {
 
     #[test]
     fn durations_add_up_their_parts() {
-        let read = |text: &str| duration(&common::Duration(text.to_owned()));
-        assert_eq!(read("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(read("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(read("0s"), Some(Duration::ZERO));
-        assert_eq!((read(""), read("5"), read("5d")), (None, None, None));
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("0s"), Some(Duration::ZERO));
+        for wrong in ["", "5", "s", "5d", "-1s", "1.5s", "99999999999s"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

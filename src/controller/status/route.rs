@@ -34,17 +34,14 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
     let stamp = Stamp::new(facts.now, outcome.generation);
     ObjectStatus {
         generation: outcome.generation,
-        address: String::new(),
-        backends: String::new(),
         conditions: conditions(facts, outcome, &stamp),
-        listeners: Vec::new(),
-        addresses: Vec::new(),
         route: Some(RouteDetails {
             sessions: outcome.route.as_ref().filter(|route| is_held(route)).and_then(|_| {
                 counted(facts, outcome).ok().map(|open| u32::try_from(open).unwrap_or(u32::MAX))
             }),
             ..outcome.route.as_ref().map(|route| details(facts, route)).unwrap_or_default()
         }),
+        ..ObjectStatus::default()
     }
 }
 

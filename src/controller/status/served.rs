@@ -2,7 +2,7 @@
 
 use crate::api::status::ConditionStatus;
 use crate::controller::index::ObjectId;
-use crate::controller::ports::Claim;
+use crate::controller::ports::ListenerPort;
 use crate::controller::reason::Reason;
 use crate::controller::render::{ListenerOutcome, ObjectOutcome, RouteOutcome};
 use crate::controller::violation::Violation;
@@ -65,11 +65,11 @@ fn route_problem(facts: &Facts<'_>, outcome: &ObjectOutcome) -> Option<Problem> 
 }
 
 /// Returns the ports that an object's listeners use and that other hosts can reach.
-pub fn claims(facts: &Facts<'_>, id: &ObjectId) -> Vec<Claim> {
+pub fn listener_ports(facts: &Facts<'_>, id: &ObjectId) -> Vec<ListenerPort> {
     let Some(outcome) = facts.published.outcome(id) else { return Vec::new() };
     let claim = |listener: &ListenerOutcome| {
         let port = listener.address.as_ref().or(listener.wanted.as_ref())?.public_port()?;
-        Some(Claim { port, is_ready: ready::is_served_everywhere(facts, outcome, listener) })
+        Some(ListenerPort { port, is_ready: ready::is_served_everywhere(facts, outcome, listener) })
     };
     outcome.listeners.iter().filter_map(claim).collect()
 }

@@ -318,7 +318,7 @@ fn keeps_the_port_of_a_listener_that_cannot_be_served() {
     let publisher = &fixture.renderer;
     let report = bound(143);
     let facts = Facts { published: publisher, report: &report, replicas: None, surroundings: None, now: 0 };
-    let claims = claims(&facts, publisher.outcomes().map(|(id, _)| id).next().unwrap());
+    let claims = listener_ports(&facts, publisher.outcomes().map(|(id, _)| id).next().unwrap());
     let claims: Vec<(u16, bool)> = claims.into_iter().map(|claim| (claim.port, claim.is_ready)).collect();
     assert_eq!(claims, [(143, true), (993, false)]);
 }

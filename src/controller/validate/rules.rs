@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use cel::{Context, Program, Value as Cel};
 use serde_json::{Map, Value};
 
-use crate::api::common::Duration;
 use crate::controller::render::units;
 use crate::controller::violation::Violation;
 
@@ -96,7 +95,7 @@ fn of(schema: &Value) -> impl Iterator<Item = (&str, &str)> {
 
 /// Parses a duration whose form the schema has already checked.
 fn milliseconds(text: &str) -> i64 {
-    let duration = units::duration(&Duration(text.to_owned())).unwrap_or_default();
+    let duration = units::duration(text).unwrap_or_default();
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -70,10 +70,10 @@ fn sentence_of(error: &AuthError) -> String {
         AuthError::Unreachable { cause, .. } => format!("the auth service cannot be reached: {cause}"),
         AuthError::Timeout { timeout, .. } => format!("the auth service did not answer within {timeout:?}"),
         AuthError::GivenUp { waited, .. } => {
-            format!("the client left while the auth service had not answered for {waited:.1?}")
+            format!("the client left after waiting {waited:.1?} for the auth service")
         }
         AuthError::Broken { cause, .. } => format!("the auth service {cause}"),
-        AuthError::Answer { cause, .. } => format!("the auth service answered wrongly: {cause}"),
-        AuthError::Undecided { .. } => "the auth service did not decide".to_owned(),
+        AuthError::Answer { cause, .. } => format!("the answer of the auth service is invalid: {cause}"),
+        AuthError::Undecided { .. } => "the auth service gave no decision".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! A backend that says nothing: what it may wait for, or why it may have closed.
+//! Hints for a backend that sends nothing: what it may be waiting for, or why it may have closed the connection.
 
 /// A connection on which a backend should have spoken first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ impl Silence {
                  Implicit)"
             }
             Self::InClearBehindHeader => {
-                "it may not support the PROXY header of upstream.proxyProtocol, not accept it from this address, or \
-                 expect TLS after it (upstream.tls.mode: Implicit)"
+                "it may not support the PROXY header (upstream.proxyProtocol), may not accept it from this address, or \
+                 may expect TLS after it (upstream.tls.mode: Implicit)"
             }
             Self::UnderTls => "the TLS handshake succeeded",
         }

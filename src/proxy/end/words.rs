@@ -7,14 +7,14 @@ use crate::protocol::follow::Interrupted;
 pub(super) const fn refusal(cause: RefusalCause) -> &'static str {
     match cause {
         RefusalCause::Credentials | RefusalCause::Client => "refused the login",
-        RefusalCause::Server => "does not take this login, by its own fault",
+        RefusalCause::Server => "cannot accept the login because of a problem of its own",
     }
 }
 
 pub(super) const fn interrupted(what: Interrupted) -> &'static str {
     match what {
-        Interrupted::Message => "while the client sent a message",
-        Interrupted::Reply => "before it had sent a whole reply",
+        Interrupted::Message => "while the client was sending a message",
+        Interrupted::Reply => "in the middle of a reply",
         Interrupted::Notice => "after an unsolicited 421",
         Interrupted::Delivery => "after a temporary refusal (4xx) of a message",
     }
@@ -22,20 +22,20 @@ pub(super) const fn interrupted(what: Interrupted) -> &'static str {
 
 pub(super) const fn rule(reason: CloseReason) -> &'static str {
     match reason {
-        CloseReason::Quit => "the client left before a login",
-        CloseReason::TooManyErrors => "limits.maxErrors invalid commands",
-        CloseReason::TooManyAuthFailures => "limits.maxAuthFailures refused logins",
-        CloseReason::TooManyCommands => "more than limits.maxCommands commands before the login",
+        CloseReason::Quit => "the client logged out before a login",
+        CloseReason::TooManyErrors => "too many invalid commands (limits.maxErrors)",
+        CloseReason::TooManyAuthFailures => "too many refused logins (limits.maxAuthFailures)",
+        CloseReason::TooManyCommands => "too many commands before the login (limits.maxCommands)",
         CloseReason::TooLong => {
-            "a command longer than limits.clientBuffer, or a SASL response longer than 12,288 bytes"
+            "a command is longer than limits.clientBuffer, or a SASL response is longer than 12,288 bytes"
         }
         CloseReason::RefusedLiteral => {
-            "a refused command whose content the client sends without waiting (IMAP's {n+}, SMTP's BDAT)"
+            "a command was refused whose data the client sends without waiting (IMAP {n+}, SMTP BDAT)"
         }
-        CloseReason::ControlCharacters => "a login or password with NUL, CR or LF",
-        CloseReason::SpeaksTls => "a TLS handshake on a port that begins in clear",
+        CloseReason::ControlCharacters => "the login or password contains NUL, CR or LF",
+        CloseReason::SpeaksTls => "the client started TLS at once on a port that starts without TLS",
         CloseReason::DoubtfulCommand => {
-            "XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT at a place where mail servers disagree whether the message has ended"
+            "the client sent XCLIENT, XFORWARD, STARTTLS, AUTH or BDAT where mail servers disagree whether the message has ended"
         }
     }
 }

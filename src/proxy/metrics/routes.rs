@@ -10,7 +10,7 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::model::{RouteId, metric};
 use crate::protocol::Protocol;
-use crate::proxy::verdicts::{Verdict, Verdicts};
+use crate::proxy::login_results::{LoginResult, LoginResults};
 
 use super::OTHER;
 
@@ -31,7 +31,7 @@ pub(crate) struct RouteMetrics {
     key: Key,
     /// The value of the label `route`.
     name: String,
-    logins: Verdicts,
+    logins: LoginResults,
     open: IntGauge,
     families: Arc<RouteFamilies>,
 }
@@ -66,7 +66,7 @@ impl RouteFamilies {
         }
         let name = key.0.as_ref().map_or_else(|| OTHER.to_owned(), RouteId::to_string);
         let made = Arc::new(RouteMetrics {
-            logins: Verdicts::new(&self.logins),
+            logins: LoginResults::new(&self.logins),
             open: self.open.with_label_values(&[name.as_str(), protocol.name()]),
             name,
             key: key.clone(),
@@ -83,8 +83,8 @@ impl RouteMetrics {
     }
 
     /// Counts a login.
-    pub(crate) fn login(&self, verdict: Verdict) {
-        self.logins.count(&self.name, self.key.1.name(), verdict);
+    pub(crate) fn login(&self, result: LoginResult) {
+        self.logins.count(&self.name, self.key.1.name(), result);
     }
 
     /// Counts an open session.
@@ -134,7 +134,7 @@ mod tests {
         let of = |name: &str| families.within(2, &id(name), Protocol::Imap);
         let (one, _two, three) = (of("one"), of("two"), of("three"));
         for metrics in [&one, &three] {
-            metrics.login(Verdict::Refused);
+            metrics.login(LoginResult::Refused);
         }
         let session = Arc::clone(&one).open();
         for series in [

@@ -47,7 +47,7 @@ fn relay_of(
     let mut relay = Relay::new(
         side(ours, to_backend),
         side(theirs, to_client),
-        Timeouts { client: HOUR, connect: HOUR, idle, half_closed, announce: true },
+        Timeouts { idle, half_closed, ..Timeouts::default() },
         Follower::new(protocol, SmtpStart::default()),
     );
     let token = drained.clone();
@@ -427,7 +427,7 @@ async fn a_client_that_resets_while_its_bytes_wait_ends_the_session() {
     let mut relay = Relay::new(
         side(Socket::Tcp(ours), b"DATA\r\nSubject: x\r\n"),
         side(Socket::Unix(theirs), b"250 rcpt ok\r\n"),
-        Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
+        Timeouts { idle: HOUR, half_closed: HOUR, ..Timeouts::default() },
         Follower::new(Protocol::Smtp, SmtpStart::default()),
     );
     let relay = tokio::spawn(async move {
@@ -469,7 +469,7 @@ async fn a_session_leaves_between_two_transactions_with_both_connections_and_all
     let mut relay = Relay::new(
         side(ours, b"RSET\r\nMAIL FROM:<a@b>\r\nRCPT"),
         side(theirs, b"250 rcpt ok\r\n"),
-        Timeouts { client: HOUR, connect: HOUR, idle: HOUR, half_closed: HOUR, announce: true },
+        Timeouts { idle: HOUR, half_closed: HOUR, ..Timeouts::default() },
         Follower::new(Protocol::Smtp, SmtpStart { is_routed: true, ..SmtpStart::default() }),
     );
     let relay = tokio::spawn(async move {

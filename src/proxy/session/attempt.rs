@@ -19,9 +19,9 @@ use super::routing::session_user;
 use crate::proxy::bans::Consequence;
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits::LimitReached;
+use crate::proxy::login_results::LoginResult;
 use crate::proxy::record::{self, SessionUser};
 use crate::proxy::refusals::{MAX_DETAIL, Refusal, Source};
-use crate::proxy::verdicts::Verdict;
 
 /// The `reason` of a refused login in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,14 +110,16 @@ impl Session {
     /// the session goes on, `end` the end of the session if the login ends it.
     pub(super) fn conclude(
         &mut self,
-        (verdict, fault): (Verdict, Fault),
+        (verdict, fault): (LoginResult, Fault),
         refused: Option<&End>,
         end: Option<&End>,
     ) {
         match verdict {
-            Verdict::Refused => self.log_other_refusal(end.or(refused)),
-            Verdict::Unavailable | Verdict::Failed => self.remember_undecided(verdict, refused.or(end)),
-            Verdict::Accepted | Verdict::Abandoned => {}
+            LoginResult::Refused => self.log_other_refusal(end.or(refused)),
+            LoginResult::Unavailable | LoginResult::Failed => {
+                self.remember_undecided(verdict, refused.or(end))
+            }
+            LoginResult::Accepted | LoginResult::Abandoned => {}
         }
         self.served.metrics.login(verdict, fault);
         if let Some(route) = &self.route {
@@ -151,7 +153,7 @@ impl Session {
     }
 
     /// Remembers a login that was not decided, for `mailgress why`. The log line of the session has more of it.
-    fn remember_undecided(&self, verdict: Verdict, end: Option<&End>) {
+    fn remember_undecided(&self, verdict: LoginResult, end: Option<&End>) {
         if let Some(attempted) = &self.attempted {
             let detail = end.map(|end| cut(end.sentence(), MAX_DETAIL).into_boxed_str());
             self.remember(attempted, verdict.name(), detail);

@@ -42,7 +42,7 @@ pub(super) struct Session {
     /// The addresses of the client and of the PROXY header.
     pub(super) ends: Ends,
     /// SMTP: the client's verified host name, or a marker (NGINX section 3.4).
-    pub(super) host: Box<str>,
+    pub(super) host: Arc<str>,
     /// The login that is being decided, until its refusal is logged.
     pub(super) attempted: Option<Attempted>,
     /// The metrics of the route that the last login has matched.
@@ -52,7 +52,7 @@ pub(super) struct Session {
     /// Whether the connection is counted in the listener's summary of client addresses.
     pub(super) is_source_recorded: bool,
     /// Set after the TLS handshake.
-    pub(super) secured: Option<Secured>,
+    pub(super) secured: Option<Arc<Secured>>,
     /// The configuration of the socket when the session began.
     pub(super) serving: Arc<Serving>,
     /// Counts the session while it lasts.

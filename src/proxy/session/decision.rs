@@ -16,10 +16,10 @@ use super::routing::{FirstMessage, Routed, session_user, user};
 use super::upstream::{Accepting, Authorised, Decision, LoginReply};
 use crate::proxy::end::{End, Fault};
 use crate::proxy::limits;
+use crate::proxy::login_results::LoginResult;
 use crate::proxy::metrics::Timing;
 use crate::proxy::record::Record;
 use crate::proxy::source_addresses::Origin;
-use crate::proxy::verdicts;
 
 impl Session {
     /// Decides about one login.
@@ -36,7 +36,7 @@ impl Session {
         self.leave_unless_accepted(&verdict);
         self.served.metrics.took(Timing::Login, started.elapsed());
         let (counted, fault) = match &record.refused {
-            Some(end) => (end.verdict(), end.fault()),
+            Some(end) => (end.login_result(), end.fault()),
             None => counted(&verdict),
         };
         record.count_login(counted);
@@ -178,8 +178,7 @@ impl Session {
     ) -> Result<AuthAnswer, End> {
         let context = Arc::clone(&self.context);
         let listener = Arc::clone(&self.served.listener);
-        let secured = self.secured.take();
-        let host = std::mem::take(&mut self.host);
+        let (secured, host) = (self.secured.clone(), Arc::clone(&self.host));
         let question = AuthRequest {
             session,
             protocol: self.protocol(),
@@ -189,21 +188,19 @@ impl Session {
             client_host: (self.protocol() == Protocol::Smtp).then_some(&*host),
             proxied: self.ends.proxied,
             envelope: matches!(request, LoginRequest::Anonymous).then(|| pending.envelope()),
-            tls: secured.as_ref().map(|secured| &secured.facts),
-            certificate: secured.as_ref().and_then(Secured::certificate),
+            tls: secured.as_deref().map(|secured| &secured.facts),
+            certificate: secured.as_deref().and_then(Secured::certificate),
         };
         let started = StdInstant::now();
         let answer = self.while_deciding(context.auth.check(service, &listener.resolver, &question)).await;
         self.served.metrics.took(Timing::Auth, started.elapsed());
         self.served.metrics.auth_request(match &answer {
-            Ok(Ok(AuthAnswer::Accepted { .. })) => verdicts::Verdict::Accepted,
-            Ok(Ok(AuthAnswer::Refused { cause: RefusalCause::Server, .. })) => verdicts::Verdict::Unavailable,
-            Ok(Ok(AuthAnswer::Refused { .. })) => verdicts::Verdict::Refused,
-            Ok(Err(_)) => verdicts::Verdict::Failed,
-            Err(_) => verdicts::Verdict::Abandoned,
+            Ok(Ok(AuthAnswer::Accepted { .. })) => LoginResult::Accepted,
+            Ok(Ok(AuthAnswer::Refused { cause: RefusalCause::Server, .. })) => LoginResult::Unavailable,
+            Ok(Ok(AuthAnswer::Refused { .. })) => LoginResult::Refused,
+            Ok(Err(_)) => LoginResult::Failed,
+            Err(_) => LoginResult::Abandoned,
         });
-        self.secured = secured;
-        self.host = host;
         match answer {
             Err(End::ClientGone) => {
                 let given_up = AuthError::given_up(&service.reference, started.elapsed());
@@ -356,17 +353,17 @@ impl Session {
 }
 
 /// Returns how a login is counted, and who is at fault.
-fn counted(verdict: &Result<Decision, End>) -> (verdicts::Verdict, Fault) {
+fn counted(verdict: &Result<Decision, End>) -> (LoginResult, Fault) {
     match verdict {
         Ok(Decision::Accepted(Accepting { refused: Some(RefusalCause::Server), .. })) => {
-            (verdicts::Verdict::Unavailable, Fault::Backend)
+            (LoginResult::Unavailable, Fault::Backend)
         }
         Ok(Decision::Accepted(Accepting { refused: Some(_), .. }) | Decision::Refused(_)) => {
-            (verdicts::Verdict::Refused, Fault::Client)
+            (LoginResult::Refused, Fault::Client)
         }
-        Ok(Decision::Accepted(_)) => (verdicts::Verdict::Accepted, Fault::None),
-        Err(end) => match end.verdict() {
-            verdicts::Verdict::Abandoned => (verdicts::Verdict::Abandoned, Fault::None),
+        Ok(Decision::Accepted(_)) => (LoginResult::Accepted, Fault::None),
+        Err(end) => match end.login_result() {
+            LoginResult::Abandoned => (LoginResult::Abandoned, Fault::None),
             verdict => (verdict, end.fault()),
         },
     }

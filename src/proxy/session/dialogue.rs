@@ -237,7 +237,7 @@ mod tests {
         assert!(dialogue.long_silence().is_none());
         tokio::time::advance(Duration::from_millis(2999)).await;
         let end = dialogue.long_silence().unwrap();
-        assert!(end.to_string().starts_with("the backend said nothing for 6s; "), "{end}");
+        assert!(end.to_string().starts_with("the backend sent nothing for 6s; "), "{end}");
         dialogue.talk.is_heard = true;
         assert!(dialogue.long_silence().is_none(), "it is not silent");
     }
@@ -250,7 +250,7 @@ mod tests {
         // Connecting has used some of `timeouts.connect`.
         tokio::time::advance(Duration::from_millis(1)).await;
         let end = silent.exchange().await.unwrap_err();
-        assert!(end.to_string().starts_with("the backend said nothing for 60s; "), "{end}");
+        assert!(end.to_string().starts_with("the backend sent nothing for 60s; "), "{end}");
         assert!(end.to_string().contains("upstream.tls.mode: Implicit"), "{end}");
         let (ours, mut late) = UnixStream::pair().unwrap();
         late.write_all(b"+OK\r\n").await.unwrap();

@@ -100,7 +100,7 @@ impl Session {
             }
         };
         let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof);
-        let secured = Some(Secured { facts, certificate: client, refusal });
+        let secured = Some(Arc::new(Secured { facts, certificate: client, refusal }));
         let session = Self {
             connection,
             served,

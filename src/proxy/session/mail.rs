@@ -9,7 +9,7 @@ use crate::model::{Backend, Reach, Upstream};
 use crate::net::BackendAddress;
 use crate::protocol::{Frontend, Hello, PendingLogin};
 use crate::proxy::affinity::Membership;
-use crate::proxy::balance::Placement;
+use crate::proxy::balance::EndpointUse;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 
@@ -65,7 +65,7 @@ pub(super) struct KeptBackend {
     pub(super) hello: Option<Hello>,
     pub(super) takes_chunks: bool,
     pub(super) is_in_transaction: bool,
-    pub(super) placement: Placement,
+    pub(super) placement: EndpointUse,
 }
 
 impl KeptBackend {

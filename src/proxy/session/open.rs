@@ -142,7 +142,7 @@ impl Arrival {
         };
         let config = Arc::clone(&served.listener.frontend);
         let mut session = Session::new(connection, served, serving, context, ends, counted);
-        session.secured = Some(Secured { facts, certificate: client, refusal });
+        session.secured = Some(Arc::new(Secured { facts, certificate: client, refusal }));
         session.with_certificate_checked().await?.greeted(Frontend::new(config, true)).await
     }
 }
@@ -184,7 +184,7 @@ impl Session {
             }
             None => TEMPORARILY_UNAVAILABLE.to_owned(),
         };
-        self.host = host.into_boxed_str();
+        self.host = host.into();
         Ok(())
     }
 

@@ -121,13 +121,8 @@ fn await_header(
     let opening = &serving.opening;
     let has_limit = !is_believed && !peer.ip().is_some_and(|ip| opening.exempts(ip));
     let own = opening.max_connections_per_client.filter(|_| has_limit);
-    let limits = Limits {
-        client_buffer: 0,
-        max_connections: None,
-        max_connections_per_client: Some(own.unwrap_or(MAX_AWAITED_HEADERS)),
-        auth_failures: None,
-        exempt: [].into(),
-    };
+    let limits =
+        Limits { max_connections_per_client: Some(own.unwrap_or(MAX_AWAITED_HEADERS)), ..Limits::default() };
     let counted = CountedAs::client(peer);
     serving.unproxied.admit(&limits, counted, StdInstant::now()).map_err(|_| LimitReached::HeadersAwaited)
 }

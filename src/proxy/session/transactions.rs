@@ -23,7 +23,7 @@ use super::proxied::Ends;
 use super::routing::{Routed, routed};
 use super::upstream::{Accepting, Again, Authorised, is_routed_mail};
 use crate::proxy::affinity::Membership;
-use crate::proxy::balance::Placement;
+use crate::proxy::balance::EndpointUse;
 use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
@@ -82,9 +82,9 @@ pub(super) struct Parked {
     takes_chunks: bool,
     context: Arc<WorkerContext>,
     ends: Ends,
-    host: Box<str>,
+    host: Arc<str>,
     is_source_recorded: bool,
-    secured: Option<Secured>,
+    secured: Option<Arc<Secured>>,
     serving: Arc<Serving>,
 }
 
@@ -128,7 +128,7 @@ impl Parked {
         self,
         left: Left,
         served: Arc<ServedListener>,
-        (placement, counted, membership): (Placement, Counted, Option<Membership>),
+        (placement, counted, membership): (EndpointUse, Counted, Option<Membership>),
     ) -> (Session, Frontend) {
         let Self { mail, takes_chunks, context, ends, host, is_source_recorded, secured, serving } = self;
         let Left { client, unread, backend, is_in_transaction } = left;

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 use super::client::Session;
 use super::dialogue::{CONNECT_FIELD, Dialogue};
 use super::mail::{MailDestination, PlacedMail};
-use crate::proxy::balance::{Balancer, Placement};
+use crate::proxy::balance::{Balancer, EndpointUse};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
@@ -90,7 +90,7 @@ pub(super) struct Accepting {
     /// Mail without a login: why the first recipient was refused.
     pub(super) refused: Option<RefusalCause>,
     /// Counts the session on its endpoint.
-    pub(super) placement: Placement,
+    pub(super) placement: EndpointUse,
     /// [`Place::routes`].
     pub(super) routes: Arc<ServedRoutes>,
     /// Set for mail without a login that routes have placed.
@@ -126,7 +126,7 @@ pub(super) enum Again {
 struct Connected {
     reached: Reached,
     address: BackendAddress,
-    placement: Placement,
+    placement: EndpointUse,
 }
 
 impl Session {
@@ -198,7 +198,7 @@ impl Session {
                 ClientAddress::Unix => None,
             },
             destination: self.destination(),
-            host: self.host.clone().into_string(),
+            host: self.host.to_string(),
         };
         BackendPlan {
             protocol,
@@ -264,7 +264,7 @@ impl Session {
         mut dialogue: Dialogue<'_>,
         backend: Backend,
         pending: PendingLogin,
-        (placement, routes, mail): (Placement, Arc<ServedRoutes>, Option<MailDestination>),
+        (placement, routes, mail): (EndpointUse, Arc<ServedRoutes>, Option<MailDestination>),
     ) -> Result<LoginReply, End> {
         let mut backend = backend;
         let mut pending = pending;

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::admin::page::words;
-use crate::model::view::{Backend, Change, Fault, Peer, Sentence, State, View};
+use crate::model::view::{Backend, Change, Fault, Peer, Role, Sentence, State, View};
 
 use super::{part_shown, table};
 
@@ -157,7 +157,7 @@ fn change_item(change: &Change, now: i64) -> Markup {
 pub(in crate::admin::page) fn replicas(view: &View) -> Markup {
     html! {
         section #replicas data-live aria-label="Replicas" {
-            @if let Some(leader) = &view.replica.leader {
+            @if let Some(Role::Follower { leader: Some(leader) }) = &view.replica.role {
                 h2 { "Replicas " small { "only the leader shows them" } }
                 div.card {
                     p.empty {

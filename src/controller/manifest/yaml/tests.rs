@@ -5,9 +5,9 @@ use serde_json::json;
 use super::*;
 
 fn read(text: &str) -> Result<Vec<Value>, String> {
-    Documents::new(text)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("{:?} {}", error.position.unwrap_or_default(), error.message))
+    Documents::new(text).collect::<Result<_, _>>().map_err(|error| {
+        format!("{:?} {}", error.position.map(|at| (at.line, at.column)).unwrap_or_default(), error.message)
+    })
 }
 
 fn one(text: &str) -> Value {

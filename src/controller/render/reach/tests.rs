@@ -2,10 +2,15 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
+use crate::api::crd::{crds, schema_of};
 use crate::controller::render::Serving;
 use crate::controller::render::oracle::Rendered;
 use crate::controller::render::tests::{Fixture, messages, once, server};
 use crate::model::{Auth, Introductions, Listener, Reach};
+
+use super::OF_THE_OWNERS_SERVICE;
 
 /// Returns the MailServer `mail/s`, which accepts listeners of all namespaces and allows them `backends`.
 fn owner(backends: &str, settings: &str) -> String {
@@ -339,3 +344,35 @@ fn an_invalid_network_allows_nothing_and_is_reported() {
     );
     assert!(served(&rendered).is_none());
 }
+
+#[test]
+fn a_new_setting_is_the_owners_or_anybodys() {
+    let [_, listener, _] = crds().map(|crd| schema_of(&crd)["properties"]["spec"].clone());
+    let mut undecided = Vec::new();
+    undecided_in(&listener, "", &mut undecided);
+    assert!(
+        undecided.is_empty(),
+        "may a listener of another namespace set {undecided:?} and use the MailServer's auth service? If it changes which \
+         logins are accepted, add it to OF_THE_OWNERS_SERVICE, otherwise to ANYBODYS"
+    );
+}
+
+fn undecided_in(schema: &Value, prefix: &str, found: &mut Vec<String>) {
+    for (name, field) in schema["properties"].as_object().unwrap() {
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        if OF_THE_OWNERS_SERVICE.contains(&&*path) || ANYBODYS.split(' ').any(|free| free == path) {
+            continue;
+        }
+        match field["properties"].is_object() {
+            true => undecided_in(field, &path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+/// Settings that do not change which logins an auth service accepts, and fields that only a listener has.
+const ANYBODYS: &str = "address auth.http.caCertificateRefs auth.http.keepAlive auth.http.serviceRef auth.http.timeout auth.http.url \
+     auth.passthrough backendAddress backendRef hostnames imap limits.clientBuffer limits.countedErrors \
+     limits.exempt limits.maxCommands limits.maxConnections limits.maxConnectionsPerClient limits.maxErrors pop3 \
+     port protocol proxyProtocol resolver serverName serverRef smtp socket timeouts tls.certificateRefs \
+     tls.cipherSuites tls.minVersion tls.mode tls.sessionCache tls.sessionTickets upstream";
