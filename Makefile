@@ -78,7 +78,7 @@ fuzz: $(CARGO_FUZZ) ## Run each fuzz target for FUZZ_TIME seconds (60), two at a
 	@tests/install-packages.sh build
 	PATH="$(CURDIR)/$(CARGO_FUZZ)/bin:$$PATH" CARGO='$(CARGO)' FUZZ_TIME='$(FUZZ_TIME)' fuzz/run.sh $(TARGET)
 
-bench: ## Compare CPU time, instructions and memory with nginx's mail proxy, on loopback; installs nginx, its mail module and valgrind
+bench: ## Compare CPU time, instructions, system calls and memory with nginx's mail proxy and a bare one, on loopback; installs nginx, its mail module, valgrind and strace
 	@tests/install-packages.sh build bench
 	@ulimit -n "$$(ulimit -H -n)" && $(CARGO) bench --bench compare
 

@@ -233,7 +233,9 @@ impl Dns {
             BackendAddress::Unix(path) => Ok(vec![Target::Unix(path.clone())]),
             BackendAddress::Name { host, port } => {
                 let ask = |client: Arc<Client>| async move { client.addresses(host).await };
-                let found = self.ask(resolver, Question::Addresses(host.clone()), ask).await?.addresses;
+                // In memory of its own, because most addresses are no names.
+                let asking = Box::pin(self.ask(resolver, Question::Addresses(host.clone()), ask));
+                let found = asking.await?.addresses;
                 if found.is_empty() {
                     return Err(DnsError::NotFound(host.to_owned()));
                 }

@@ -18,6 +18,7 @@ mod deadline;
 mod dispatch;
 mod end;
 pub mod exclusive;
+mod goodbye;
 mod guess;
 mod health;
 mod holds;

@@ -5,19 +5,20 @@
 //! the bytes are wiped on drop.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::{Serialize, Serializer};
-use zeroize::Zeroizing;
+use zeroize::optimization_barrier;
 
 /// Bytes that are never printed and are wiped on drop.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Wiped);
 
 impl Secret {
     /// Takes ownership of the bytes. The caller must not keep a copy.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Wiped::from(bytes))
     }
 
     /// Returns the bytes, for the code that needs them: the wire, a key parser, a hash.
@@ -33,9 +34,71 @@ impl Secret {
     }
 }
 
+/// A buffer whose whole capacity is wiped on drop. Growing it leaves unwiped copies, so the caller reserves the capacity or
+/// calls [`grow`].
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Wiped(Vec<u8>);
+
+impl Wiped {
+    /// Creates an empty buffer with this capacity.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+}
+
+/// The caller must not keep a copy.
+impl From<Vec<u8>> for Wiped {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl Deref for Wiped {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Wiped {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+/// Prints how many bytes there are, not which.
+impl fmt::Debug for Wiped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wiped").field("len", &self.0.len()).finish()
+    }
+}
+
+/// Overwrites the whole capacity of a buffer with zeros, and empties it. `zeroize` would write one byte after another; every
+/// login wipes some kilobytes.
+pub(crate) fn wipe(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.capacity(), 0);
+    wipe_slice(bytes);
+    bytes.clear();
+}
+
+/// Overwrites bytes with zeros.
+pub(crate) fn wipe_slice(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Without it, the compiler may leave out a write to memory that nobody reads.
+    optimization_barrier(bytes);
+}
+
 /// Gives a buffer this capacity. `Vec` would leave an unwiped copy of the bytes.
-pub(crate) fn grow(bytes: &mut Zeroizing<Vec<u8>>, capacity: usize) {
-    let mut roomier = Zeroizing::new(Vec::with_capacity(capacity.max(bytes.len())));
+pub(crate) fn grow(bytes: &mut Wiped, capacity: usize) {
+    let mut roomier = Wiped::with_capacity(capacity.max(bytes.len()));
     roomier.extend_from_slice(bytes);
     *bytes = roomier;
 }
@@ -106,6 +169,20 @@ fn lacks_its_host(rest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wiping_overwrites_the_bytes_and_keeps_the_capacity() {
+        let mut bytes = Vec::with_capacity(100);
+        bytes.extend_from_slice(b"hunter2");
+        wipe_slice(&mut bytes);
+        assert_eq!(bytes, [0; 7]);
+        wipe(&mut bytes);
+        assert!(bytes.is_empty() && bytes.capacity() >= 100);
+        let mut grown = Wiped::from(b"hunter2".to_vec());
+        grow(&mut grown, 1000);
+        assert!(*grown == b"hunter2" && grown.capacity() >= 1000);
+        assert_eq!(format!("{grown:?}"), "Wiped { len: 7 }");
+    }
 
     #[test]
     fn a_url_is_shown_without_login_and_query() {

@@ -28,7 +28,7 @@ packages_of() {
                 *) echo "gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;;
             esac ;;
         lint) echo "python3 python3-venv" ;;
-        bench) echo "nginx libnginx-mod-mail valgrind" ;;
+        bench) echo "nginx libnginx-mod-mail strace valgrind" ;;
         *) say "unknown group '$1': build, quickstart, test, cluster, e2e, page, cross, lint or bench"; exit 2 ;;
     esac
 }

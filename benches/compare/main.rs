@@ -1,16 +1,17 @@
-//! Mailgress and nginx's mail proxy at the same work, in one run: the same backend, auth service, certificate and
-//! clients, which all live in this process. What is compared is what the kernel charged the proxies: CPU time and
-//! memory, each as a ratio.
+//! Mailgress, nginx's mail proxy and a bare proxy ([`floor`]) at the same work, in one run: the same backend, auth
+//! service, certificate and clients, which all live in this process. What is compared is what the kernel charged the
+//! proxies: CPU time and memory, each as a ratio.
 //!
-//! CPU time depends on how busy the machine is. The user-space instructions of a login, which Callgrind counts in
-//! processes of their own, do not.
+//! CPU time depends on how busy the machine is. The user-space instructions and the system calls of a login, which
+//! Callgrind and strace count in processes of their own, do not.
 //!
-//! Both run with as many workers and with their default logging. The rounds of the two alternate, and a peer's
+//! All run with as many workers and with their default logging. Their rounds alternate, and a peer's
 //! figure is the median of its rounds. TLS sessions are resumed only where a row says so. Both use X25519 and
 //! AES-256-GCM, since OpenSSL 3.0 knows no post-quantum key exchange.
 
 mod account;
-mod instructions;
+mod counts;
+mod floor;
 mod load;
 mod peer;
 mod report;
@@ -23,22 +24,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use counts::Counted;
 use load::{Security, Target};
-use peer::{Peer, Run, mailgress, nginx};
+use peer::{Peer, Run};
 use services::Protocol;
-use table::{Row, Unit};
+use table::{PEERS, Row, Unit};
 
-/// How much work; the same for both.
+/// How much work; the same for all.
 struct Plan {
     /// Whether the results are written into the documentation.
     is_published: bool,
+    /// Whether CPU time, latency and memory are measured.
+    is_timed: bool,
     login_rounds: usize,
     bulk_rounds: usize,
     /// Login and logout, in clear, for each round.
     plain_logins: usize,
     /// The same, with TLS from the first byte.
     tls_logins: usize,
-    /// Logins in the two runs whose instructions are counted, if they are.
+    /// Logins in the two runs whose instructions and system calls are counted, if they are.
     counted_logins: Option<[usize; 2]>,
     /// Logged in and silent.
     idle_sessions: usize,
@@ -49,6 +53,7 @@ struct Plan {
 
 const FULL: Plan = Plan {
     is_published: true,
+    is_timed: true,
     login_rounds: 9,
     bulk_rounds: 5,
     plain_logins: 4_000,
@@ -62,11 +67,12 @@ const FULL: Plan = Plan {
 /// `MAILGRESS_BENCH=quick`: whether it works at all.
 const QUICK: Plan = Plan {
     is_published: false,
+    is_timed: true,
     login_rounds: 1,
     bulk_rounds: 1,
     plain_logins: 400,
     tls_logins: 200,
-    counted_logins: Some([20, 60]),
+    counted_logins: Some([40, 120]),
     idle_sessions: 400,
     plain_bytes: 64 << 20,
     tls_bytes: 64 << 20,
@@ -75,6 +81,7 @@ const QUICK: Plan = Plan {
 /// `MAILGRESS_BENCH=check`: whether each workload works, for the tests, without Callgrind.
 const CHECK: Plan = Plan {
     is_published: false,
+    is_timed: true,
     login_rounds: 1,
     bulk_rounds: 1,
     plain_logins: 40,
@@ -85,7 +92,10 @@ const CHECK: Plan = Plan {
     tls_bytes: 1 << 20,
 };
 
-/// Worker processes of nginx, worker threads of Mailgress.
+/// `MAILGRESS_BENCH=counts`: only what does not depend on how busy the machine is.
+const COUNTS: Plan = Plan { is_published: false, is_timed: false, ..FULL };
+
+/// Worker processes of nginx, worker threads of the others.
 const WORKERS: usize = 2;
 /// Sessions at once, for logins.
 const CONCURRENCY: usize = 32;
@@ -99,9 +109,13 @@ const WARM_UP: usize = 200;
 const STREAMS: usize = 4;
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(floor::ARGUMENT) {
+        return floor::run();
+    }
     let plan = match std::env::var("MAILGRESS_BENCH").as_deref() {
         Ok("quick") => QUICK,
         Ok("check") => CHECK,
+        Ok("counts") => COUNTS,
         _ => FULL,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -116,21 +130,23 @@ async fn compare(plan: &Plan) -> Result<()> {
         identity: &tls::Identity::new()?,
         services: &services::Services::start().await?,
     };
-    let mut rows = Vec::new();
-    let versions = bench.cpu(&mut rows).await?;
-    for (protocol, security) in LOGINS {
+    let (mut rows, mut versions) = (Vec::new(), Vec::new());
+    if plan.is_timed {
+        versions = bench.cpu(&mut rows).await?;
         // New processes: memory that an earlier workload left behind would be used again, and not be counted.
-        if protocol == Protocol::Imap && security != Security::Resumed {
+        for security in [Security::Plain, Security::Full] {
             for kind in [Kept::Idle, Kept::Waiting] {
                 add(&mut rows, bench.memory(kind, security).await?);
             }
         }
     }
     if let Some(counts) = plan.counted_logins {
-        for security in [Security::Plain, Security::Full, Security::Resumed] {
-            let directory = bench.directory.join(format!("counts-{security:?}"));
-            let row = instructions::logins(counts, &directory, bench.identity, bench.services, security);
-            add(&mut rows, row.await?);
+        for what in [Counted::SystemCalls, Counted::Instructions] {
+            for security in [Security::Plain, Security::Full, Security::Resumed] {
+                let directory = bench.directory.join(format!("{what:?}-{security:?}"));
+                let shared = (bench.identity, bench.services);
+                add(&mut rows, counts::logins(what, counts, &directory, shared, security).await?);
+            }
         }
     }
     if cfg!(debug_assertions) {
@@ -188,17 +204,16 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Both peers, serving.
-    async fn start(&self, name: &str) -> Result<[Peer; 2]> {
+    /// All peers, serving.
+    async fn start(&self, name: &str) -> Result<Vec<Peer>> {
         let directory = self.directory.join(name);
         std::fs::create_dir(&directory)?;
-        let peers = [
-            nginx(&directory, self.identity, self.services, &Run::Workers(WORKERS)).context("nginx")?,
-            mailgress(&directory, self.identity, self.services, &Run::Workers(WORKERS))
-                .context("Mailgress")?,
-        ];
-        for peer in &peers {
+        let mut peers = Vec::new();
+        for (start, name) in peer::ALL.into_iter().zip(PEERS) {
+            let started = start(&directory, self.identity, self.services, &Run::Workers(WORKERS));
+            let peer = started.context(name)?;
             peer.wait_until_ready(self.identity).await.with_context(|| peer.failure())?;
+            peers.push(peer);
         }
         Ok(peers)
     }
@@ -226,11 +241,11 @@ impl Bench<'_> {
         Ok(versions)
     }
 
-    async fn logins(&self, peers: &[Peer; 2], protocol: Protocol, security: Security) -> Result<Row> {
+    async fn logins(&self, peers: &[Peer], protocol: Protocol, security: Security) -> Result<Row> {
         let plain = security == Security::Plain;
         let count = if plain { self.plan.plain_logins } else { self.plan.tls_logins };
         let concurrency = if plain { CONCURRENCY } else { WITH_TICKETS };
-        let mut rounds = [Vec::new(), Vec::new()];
+        let mut rounds = PEERS.map(|_| Vec::new());
         // The first round warms up.
         for round in 0..=self.plan.login_rounds {
             for (index, peer) in turns(round, peers) {
@@ -259,8 +274,8 @@ impl Bench<'_> {
     }
 
     /// The median and the 99th percentile of the time that a client waits for its login.
-    async fn latency(&self, peers: &[Peer; 2], concurrency: usize) -> Result<[Row; 2]> {
-        let mut rounds = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+    async fn latency(&self, peers: &[Peer], concurrency: usize) -> Result<[Row; 2]> {
+        let mut rounds = PERCENTILES.map(|_| PEERS.map(|_| Vec::new()));
         for round in 0..self.plan.login_rounds {
             for (index, peer) in turns(round, peers) {
                 let target = Target::new(peer, self.identity, Protocol::Imap, Security::Plain);
@@ -283,10 +298,10 @@ impl Bench<'_> {
         }))
     }
 
-    async fn bulk(&self, peers: &[Peer; 2], security: Security) -> Result<Row> {
+    async fn bulk(&self, peers: &[Peer], security: Security) -> Result<Row> {
         let plain = security == Security::Plain;
         let bytes = if plain { self.plan.plain_bytes } else { self.plan.tls_bytes };
-        let mut rounds = [Vec::new(), Vec::new()];
+        let mut rounds = PEERS.map(|_| Vec::new());
         for round in 0..self.plan.bulk_rounds {
             for (index, peer) in turns(round, peers) {
                 let target = Target::new(peer, self.identity, Protocol::Imap, security);
@@ -310,7 +325,7 @@ impl Bench<'_> {
             (Kept::Waiting, _) => "within the TLS handshake",
         };
         let peers = self.start(&name.replace([',', ' '], "-")).await?;
-        let mut rounds = [Vec::new(), Vec::new()];
+        let mut rounds = PEERS.map(|_| Vec::new());
         for (index, peer) in turns(0, &peers) {
             let target = Target::new(peer, self.identity, Protocol::Imap, security);
             // What the first sessions cost is not what each costs.
@@ -332,14 +347,16 @@ impl Bench<'_> {
     }
 }
 
-/// The peers in turn, the other one first in every other round.
-fn turns(round: usize, peers: &[Peer; 2]) -> [(usize, &Peer); 2] {
-    let order = if round.is_multiple_of(2) { [0, 1] } else { [1, 0] };
-    order.map(|index| (index, &peers[index]))
+/// The peers in turn, another one first in each round.
+fn turns(round: usize, peers: &[Peer]) -> impl Iterator<Item = (usize, &Peer)> {
+    peers.iter().enumerate().cycle().skip(round % peers.len()).take(peers.len())
 }
 
 /// The percentiles of latency that are compared.
 const PERCENTILES: [usize; 2] = [50, 99];
+
+/// Between two looks at something that is awaited.
+const POLL: Duration = Duration::from_millis(50);
 
 /// For everything that is awaited.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The two that are compared, as processes with the same configuration.
+//! The proxies that are compared, as processes with the same configuration.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -15,8 +15,15 @@ use serde_json::json;
 
 use crate::load::Security;
 use crate::services::{Protocol, Services};
+use crate::table::PEERS;
 use crate::tls::Identity;
-use crate::{PATIENCE, account, load};
+use crate::{PATIENCE, POLL, account, load};
+
+/// Starts a proxy in a directory.
+pub(crate) type Start = fn(&Path, &Identity, &Services, &Run<'_>) -> Result<Peer>;
+
+/// Those of [`PEERS`].
+pub(crate) const ALL: [Start; PEERS.len()] = [nginx, floor, mailgress];
 
 /// A running proxy.
 pub(crate) struct Peer {
@@ -147,13 +154,15 @@ pub(crate) enum Run<'a> {
     Workers(usize),
     /// With one worker under Callgrind, which writes its counts to this file when the peer ends.
     Counted(&'a Path),
+    /// With one worker under strace, which writes how many system calls there were to this file when the peer ends.
+    Traced(&'a Path),
 }
 
 impl Run<'_> {
     fn workers(&self) -> usize {
         match self {
             Self::Workers(workers) => *workers,
-            Self::Counted(_) => 1,
+            Self::Counted(_) | Self::Traced(_) => 1,
         }
     }
 
@@ -165,6 +174,12 @@ impl Run<'_> {
                 let mut output = OsString::from("--callgrind-out-file=");
                 output.push(counts);
                 command.args(["--quiet", "--tool=callgrind"]).arg(output).arg(program);
+                command
+            }
+            Self::Traced(counts) => {
+                let mut command = Command::new("strace");
+                // As a grandchild, strace traces from outside, and this process signals the peer itself.
+                command.args(["-D", "-f", "-c", "-o"]).arg(counts).arg(program);
                 command
             }
         }
@@ -200,7 +215,7 @@ pub(crate) fn nginx(
            server {{ listen 127.0.0.1:{secure} ssl; protocol imap; }}\n\
          }}\n",
         workers = run.workers(),
-        master = if matches!(run, Run::Counted(_)) { "off" } else { "on" },
+        master = if matches!(run, Run::Workers(_)) { "on" } else { "off" },
         auth = services.auth,
         imap = ports.plain[0],
         pop3 = ports.plain[1],
@@ -214,7 +229,7 @@ pub(crate) fn nginx(
     let mut command = run.command("nginx");
     // Before it has read its configuration, it would log to /var/log.
     command.args(["-e", "stderr", "-p"]).arg(&home).arg("-c").arg(file);
-    Peer::start("nginx", version, command, ports, identity, home.join("log"))
+    Peer::start(PEERS[0], version, command, ports, identity, home.join("log"))
 }
 
 /// This package's binary on a folder of manifests.
@@ -264,7 +279,25 @@ pub(crate) fn mailgress(
     command.args(["--workers", &run.workers().to_string(), "--drain-timeout", "0s"]);
     let admin = format!("127.0.0.1:{}", free_port()?);
     command.args(["--admin-address", &admin, "--status-address", &admin]);
-    Peer::start("Mailgress", version, command, ports, identity, home.join("log"))
+    Peer::start(PEERS[2], version, command, ports, identity, home.join("log"))
+}
+
+/// [`crate::floor`], as this program.
+pub(crate) fn floor(
+    directory: &Path,
+    identity: &Identity,
+    services: &Services,
+    run: &Run<'_>,
+) -> Result<Peer> {
+    let home = directory.join("floor");
+    fs::create_dir(&home)?;
+    identity.write(&home)?;
+    let ports = Ports::free()?;
+    let mut command = run.command(std::env::current_exe()?);
+    command.args([crate::floor::ARGUMENT, &run.workers().to_string(), &services.auth.to_string()]);
+    command.args(ports.plain.iter().chain([&ports.secure]).map(ToString::to_string)).arg(&home);
+    let version = "tokio, rustls and nothing else (benches/compare/floor.rs)".to_owned();
+    Peer::start(PEERS[1], version, command, ports, identity, home.join("log"))
 }
 
 /// Given to no one else while its owner does not bind it: the kernel hands them out in turn.
@@ -272,6 +305,5 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-const POLL: Duration = Duration::from_millis(50);
 /// In one poll; timers and health checks cost that much.
 const NEXT_TO_NOTHING: Duration = Duration::from_micros(500);

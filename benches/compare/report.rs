@@ -31,15 +31,19 @@ fn results(rows: &[Row], versions: &[String]) -> String {
     for version in versions {
         let _ = writeln!(text, "- {version}");
     }
-    text.push_str("\n| what | unit | nginx | Mailgress | ratio |\n| --- | --- | ---: | ---: | ---: |\n");
+    text.push_str(
+        "\n| what | unit | nginx | bare proxy | Mailgress | to nginx | to the bare proxy |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: |\n",
+    );
     for row in rows {
-        let [nginx, mailgress] = row.medians();
+        let [nginx, floor, mailgress] = row.medians().map(|figure| row.unit.show(figure));
         let _ = writeln!(
             text,
-            "| {} | {} | {nginx:.0} | {mailgress:.0} | {:.2} |",
+            "| {} | {} | {nginx} | {floor} | {mailgress} | {:.2} | {:.2} |",
             row.name,
             row.unit.name(),
-            row.ratio()
+            row.ratio(),
+            row.ratio_to_floor()
         );
     }
     text

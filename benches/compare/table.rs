@@ -1,12 +1,15 @@
 //! Prints the results.
 
+/// What is compared. [`crate::floor`] is the bare proxy.
+pub(crate) const PEERS: [&str; 3] = ["nginx", "bare proxy", "Mailgress"];
+
 /// The results of one workload.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: Unit,
-    /// The rounds of nginx and of Mailgress.
-    pub(crate) rounds: [Vec<f64>; 2],
-    /// The largest acceptable ratio.
+    /// The rounds of each of [`PEERS`].
+    pub(crate) rounds: [Vec<f64>; PEERS.len()],
+    /// The largest acceptable ratio to nginx.
     pub(crate) bar: f64,
 }
 
@@ -20,6 +23,7 @@ pub(crate) enum Unit {
     BytesPerSession,
     /// User-space instructions.
     InstructionsPerSession,
+    SystemCallsPerSession,
 }
 
 impl Unit {
@@ -30,20 +34,39 @@ impl Unit {
             Self::MillisecondsPerGibibyte => "ms CPU/GiB",
             Self::BytesPerSession => "bytes PSS/session",
             Self::InstructionsPerSession => "instr./session",
+            Self::SystemCallsPerSession => "syscalls/session",
+        }
+    }
+
+    /// Formats a figure: with one digit after the point where a difference of one is large.
+    pub(crate) fn show(self, figure: f64) -> String {
+        match self {
+            Self::SystemCallsPerSession => format!("{figure:.1}"),
+            _ => format!("{figure:.0}"),
         }
     }
 }
 
 impl Row {
-    /// The medians of nginx and of Mailgress.
-    pub(crate) fn medians(&self) -> [f64; 2] {
-        [0, 1].map(|index| Figure::of(&self.rounds[index]).median)
+    /// The medians of [`PEERS`].
+    pub(crate) fn medians(&self) -> [f64; PEERS.len()] {
+        self.figures().map(|figure| figure.median)
     }
 
     /// Mailgress / nginx.
     pub(crate) fn ratio(&self) -> f64 {
-        let [nginx, mailgress] = self.medians();
+        let [nginx, _, mailgress] = self.medians();
         mailgress / nginx
+    }
+
+    /// Mailgress / bare proxy.
+    pub(crate) fn ratio_to_floor(&self) -> f64 {
+        let [_, floor, mailgress] = self.medians();
+        mailgress / floor
+    }
+
+    fn figures(&self) -> [Figure; PEERS.len()] {
+        self.rounds.each_ref().map(|rounds| Figure::of(rounds))
     }
 }
 
@@ -68,33 +91,41 @@ impl Figure {
         Self { median, lowest: at(0), highest: at(sorted.len().saturating_sub(1)) }
     }
 
-    fn text(&self) -> String {
-        format!("{:.0} ({:.0}-{:.0})", self.median, self.lowest, self.highest)
+    fn text(&self, unit: Unit) -> String {
+        let [median, lowest, highest] =
+            [self.median, self.lowest, self.highest].map(|figure| unit.show(figure));
+        format!("{median} ({lowest}-{highest})")
     }
 }
 
 /// Prints rows as they are measured.
 pub(crate) fn print(rows: &[Row]) {
     for row in rows {
-        let [nginx, mailgress] = [&row.rounds[0], &row.rounds[1]].map(|rounds| Figure::of(rounds));
-        println!("{}: nginx {}, Mailgress {} {}", row.name, nginx.text(), mailgress.text(), row.unit.name());
+        let figures = row.figures().map(|figure| figure.text(row.unit));
+        let each: Vec<_> =
+            PEERS.iter().zip(&figures).map(|(peer, figure)| format!("{peer} {figure}")).collect();
+        println!("{}: {} {}", row.name, each.join(", "), row.unit.name());
     }
 }
 
 /// Prints all rows with their ratios.
 pub(crate) fn print_all(rows: &[Row]) {
-    println!("median (lowest-highest round); ratio: Mailgress / nginx, lower is better");
-    println!("{:<34} {:<18} {:>20} {:>20} {:>6}  bar", "workload", "unit", "nginx", "Mailgress", "ratio");
+    println!(
+        "median (lowest-highest round); ratio: Mailgress / nginx and Mailgress / bare proxy, lower is better"
+    );
+    let [nginx, floor, mailgress] = PEERS;
+    println!(
+        "{:<34} {:<18} {nginx:>22} {floor:>22} {mailgress:>22} {:>6} {:>6}  bar",
+        "workload", "unit", "nginx", "bare"
+    );
     for row in rows {
-        let [nginx, mailgress] = [&row.rounds[0], &row.rounds[1]].map(|rounds| Figure::of(rounds));
-        let ratio = row.ratio();
+        let [nginx, floor, mailgress] = row.figures().map(|figure| figure.text(row.unit));
+        let (ratio, to_floor) = (row.ratio(), row.ratio_to_floor());
         let verdict = if ratio <= row.bar { "met" } else { "MISSED" };
         println!(
-            "{:<34} {:<18} {:>20} {:>20} {ratio:>6.2}  <= {:.1} {verdict}",
+            "{:<34} {:<18} {nginx:>22} {floor:>22} {mailgress:>22} {ratio:>6.2} {to_floor:>6.2}  <= {:.1} {verdict}",
             row.name,
             row.unit.name(),
-            nginx.text(),
-            mailgress.text(),
             row.bar
         );
     }

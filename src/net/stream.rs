@@ -6,14 +6,14 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -100,6 +100,23 @@ impl Socket {
         }
     }
 
+    /// Tells whether the event queue has reported the end of the stream, and no error. Then a read that got fewer bytes
+    /// than it had room for got the last ones, and the read that would return 0 is not needed.
+    #[must_use]
+    pub fn has_end_event(&self, cx: &mut Context<'_>) -> bool {
+        let is_event = match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_ready(),
+            Self::Unix(stream) => stream.poll_read_ready(cx).is_ready(),
+        };
+        // Only this future tells which event it is, and it costs more.
+        let interest = Interest::READABLE | Interest::ERROR;
+        is_event
+            && match self {
+                Self::Tcp(stream) => is_end(pin!(stream.ready(interest)).poll(cx)),
+                Self::Unix(stream) => is_end(pin!(stream.ready(interest)).poll(cx)),
+            }
+    }
+
     /// Writes what the kernel takes without waiting. Returns the number of bytes, which may be 0. A new socket takes them
     /// before tokio learns that it is writable.
     ///
@@ -124,6 +141,10 @@ impl Socket {
             let _ = SockRef::from(stream).set_tcp_nodelay(true);
         }
     }
+}
+
+fn is_end(event: Poll<io::Result<Ready>>) -> bool {
+    matches!(event, Poll::Ready(Ok(ready)) if ready.is_read_closed() && !ready.is_error())
 }
 
 /// What has arrived on a socket and was not read.
@@ -283,3 +304,30 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long a close waits for the peer.
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_end_behind_the_last_bytes_is_known_without_another_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mut peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut socket, mut buffer) = (Socket::Tcp(accepted.unwrap().0), [0; 16]);
+        let peer = peer.as_mut().unwrap();
+        peer.write_all(b"b OK\r\n").await.unwrap();
+        assert_eq!(socket.read(&mut buffer).await.unwrap(), 6);
+        assert!(!poll_fn(|cx| Poll::Ready(socket.has_end_event(cx))).await, "the stream is open");
+        peer.write_all(b"* BYE\r\n").await.unwrap();
+        peer.shutdown().await.unwrap();
+        assert_eq!(socket.read(&mut buffer).await.unwrap(), 7);
+        let ended = poll_fn(|cx| if socket.has_end_event(cx) { Poll::Ready(()) } else { Poll::Pending });
+        timeout(PATIENCE, ended).await.unwrap();
+        assert_eq!(socket.read(&mut buffer).await.unwrap(), 0);
+    }
+}

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use zeroize::Zeroize;
 
 use crate::net::{Socket, Stream};
 use crate::protocol::backend::visit::{Login, Question, ServerReply, Visit};
 use crate::protocol::{BackendError, Cleartext, Input, Protocol};
+use crate::secret::wipe;
 
 /// A connection with its conversation.
 pub(super) struct Talk {
@@ -111,7 +111,7 @@ impl Talk {
 async fn write(stream: &mut Stream, out: &mut Vec<u8>) -> io::Result<()> {
     stream.write_all(out).await?;
     stream.flush().await?;
-    out.zeroize();
+    wipe(out);
     Ok(())
 }
 

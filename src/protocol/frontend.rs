@@ -195,6 +195,13 @@ impl Frontend {
         })
     }
 
+    /// Tells whether the client may get challenges of our own, which need [`Self::with_nonce`].
+    #[must_use]
+    pub fn sends_challenges(&self) -> bool {
+        let mechanisms = &self.core().config.mechanisms;
+        mechanisms.iter().any(|mechanism| matches!(mechanism, Mechanism::Apop | Mechanism::CramMd5))
+    }
+
     /// Sets the unique part of challenges: random, printable ASCII without `<>@`, new for each session. Each attempt
     /// gets its own challenge derived from it (quirk Q-15).
     #[must_use]

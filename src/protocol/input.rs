@@ -6,16 +6,14 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
-
-use crate::secret;
+use crate::secret::{self, Wiped};
 
 /// A bounded buffer of bytes that were received and not yet consumed.
 ///
 /// Consumed bytes free their room at once, so the limit applies to each of several pipelined commands, not to their
 /// sum. After [`Input::release`], an empty input has no allocation, so that idle sessions need no memory.
 pub struct Input {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
     start: usize,
     limit: usize,
     /// Number of bytes at the front that arrived before the last question; `None` if no questions are recorded.
@@ -74,13 +72,13 @@ impl Input {
     /// Creates an empty input that holds at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Zeroizing::new(Vec::new()), start: 0, limit, unasked: None, allowed: limit }
+        Self { bytes: Wiped::default(), start: 0, limit, unasked: None, allowed: limit }
     }
 
     /// Creates an input that holds these bytes, which may be more than the limit. It accepts more when enough of them are
     /// consumed.
     #[must_use]
-    pub fn holding(bytes: Zeroizing<Vec<u8>>, limit: usize) -> Self {
+    pub fn holding(bytes: Wiped, limit: usize) -> Self {
         Self { bytes, start: 0, limit, unasked: None, allowed: limit }
     }
 
@@ -186,14 +184,14 @@ impl Input {
     /// Frees the allocation if nothing is buffered. Call it before waiting for a peer.
     pub fn release(&mut self) {
         if self.is_empty() {
-            self.bytes = Zeroizing::new(Vec::new());
+            self.bytes = Wiped::default();
             self.start = 0;
         }
     }
 
     /// Returns the unconsumed bytes for the relay: what a client sends after its login belongs to the backend.
     #[must_use]
-    pub fn into_rest(self) -> Zeroizing<Vec<u8>> {
+    pub fn into_rest(self) -> Wiped {
         let Self { mut bytes, start, .. } = self;
         bytes.drain(..start);
         bytes

@@ -8,9 +8,8 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiped};
 
 use super::login::{self, LoginRequest};
 
@@ -102,9 +101,9 @@ impl Mechanism {
 /// Decodes base64 by nginx's rules: the text ends at the first `=`, padding may be missing, and left-over bits are
 /// ignored. A single `=` is the empty string (RFC 4954 and RFC 5034).
 #[must_use]
-pub fn decode_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub fn decode_base64(text: &[u8]) -> Option<Wiped> {
     let digits = text.split(|&byte| byte == b'=').next().unwrap_or_default();
-    LENIENT.decode(digits).ok().map(Zeroizing::new)
+    LENIENT.decode(digits).ok().map(Wiped::from)
 }
 
 /// Encodes with padding, which all protocols here require.
@@ -124,7 +123,7 @@ pub fn is_message(token: &[u8]) -> bool {
 #[must_use]
 pub fn holds_line_breaks_or_nul(message: &[u8]) -> bool {
     let runs = message.split(|&byte| byte == b'=').filter_map(|run| LENIENT.decode(run).ok());
-    runs.map(Zeroizing::new).any(|run| login::holds_line_breaks_or_nul(&run))
+    runs.map(Wiped::from).any(|run| login::holds_line_breaks_or_nul(&run))
 }
 
 /// Decodes PLAIN (RFC 4616): `authzid NUL login NUL password`. Further NULs become part of the password, which

@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use zeroize::{Zeroize, Zeroizing};
 
 use crate::net::{Arrived, Socket, Stream};
 use crate::protocol::{Cleartext, Input};
+use crate::secret::{Wiped, wipe, wipe_slice};
 
 use super::end::End;
 
@@ -37,7 +37,7 @@ pub(crate) struct Connection {
 pub(crate) struct Side {
     pub(crate) stream: Stream,
     /// Bytes that were received before the relay and still have to be delivered.
-    pub(crate) received: Zeroizing<Vec<u8>>,
+    pub(crate) received: Wiped,
     /// Counts the bytes that this side sends.
     pub(crate) relayed: IntCounter,
 }
@@ -49,7 +49,7 @@ impl Connection {
     }
 
     /// Creates a connection to a client that has left the relay. Its input holds the bytes that are not for the backend.
-    pub(crate) fn resumed(stream: Stream, unread: Zeroizing<Vec<u8>>, limit: usize) -> Self {
+    pub(crate) fn resumed(stream: Stream, unread: Wiped, limit: usize) -> Self {
         let input = Input::holding(unread, limit);
         Self { stream, input, ended: false, is_drained: false, is_mid_reply: false }
     }
@@ -134,7 +134,7 @@ impl Connection {
             self.ended = read == 0;
             self.is_drained = read < room && matches!(self.stream, Stream::Plain(_));
             let appended = self.input.append(buffer.filled()).map_err(io::Error::other);
-            buffer.filled_mut().zeroize();
+            wipe_slice(buffer.filled_mut());
             Poll::Ready(appended.map(|()| read))
         })
     }
@@ -154,7 +154,7 @@ impl Connection {
             self.stream.flush().await?;
         }
         self.is_mid_reply = false;
-        out.zeroize();
+        wipe(out);
         if out.capacity() > MAX_KEPT_OUTPUT {
             *out = Vec::new();
         }

@@ -24,6 +24,17 @@ impl Deadline {
         self.at
     }
 
+    /// Returns a deadline at another time, which has the timer, so that none has to be registered. Call it while this one is
+    /// not awaited.
+    pub(crate) fn lend(&mut self, at: Instant) -> Self {
+        Self { at, timer: self.timer.take() }
+    }
+
+    /// Takes the timer back, unless there is another one already.
+    pub(crate) fn take_back(&mut self, lent: Self) {
+        self.timer = self.timer.take().or(lent.timer);
+    }
+
     /// Moves the deadline.
     pub(crate) fn set(&mut self, at: Instant) {
         self.at = at;
@@ -80,6 +91,21 @@ mod tests {
         assert_eq!(deadline.bound(async { 1 }).await, Some(1), "work that does not wait is done");
         assert_eq!(deadline.bound(pending::<()>()).await, None);
         assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_lent_serves_another_deadline_and_then_its_own_again() {
+        let began = Instant::now();
+        let mut own = Deadline::new(began + 5 * SECOND);
+        assert_eq!(own.bound(sleep(SECOND)).await, Some(()));
+        let mut other = own.lend(began + 3 * SECOND);
+        assert!(own.timer.is_none() && other.timer.is_some());
+        assert_eq!(other.bound(pending::<()>()).await, None);
+        assert_eq!(began.elapsed().as_secs(), 3);
+        own.take_back(other);
+        assert!(own.timer.is_some());
+        assert_eq!(own.bound(pending::<()>()).await, None);
+        assert_eq!(began.elapsed().as_secs(), 5);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 //! timeout of both.
 
 mod direction;
+mod nagle;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,19 +15,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-
-use zeroize::Zeroizing;
+use tokio::time::{Instant, timeout};
 
 use crate::model::Timeouts;
 use crate::net::Stream;
 use crate::protocol::follow::{Follower, Interrupted, Passage};
+use crate::secret::Wiped;
 
 use self::direction::{Direction, Failure};
+use self::nagle::Nagle;
 use super::connection::Side;
+use super::deadline::Deadline;
 use super::end::End;
 use super::exclusive::EndReason;
+use super::goodbye::Goodbye;
 use super::live::{Live, Relayed};
 
 /// Both connections of a session that is logged in.
@@ -43,6 +45,17 @@ pub(crate) struct Relay {
     half_closed: Duration,
     /// When the client last sent something.
     last_sent: Instant,
+}
+
+/// What may end a relay from our side.
+#[derive(Debug)]
+pub(crate) struct Until<'a> {
+    /// The end of the listener's drain.
+    pub(crate) drained: &'a mut Goodbye,
+    /// Tells the session to end, and gets the numbers of relayed bytes.
+    pub(crate) live: &'a Live,
+    /// For the idle timeout. It may have a timer of an earlier wait.
+    pub(crate) timer: &'a mut Deadline,
 }
 
 /// Why polling the relay returns.
@@ -78,7 +91,7 @@ pub(crate) enum Finish {
 pub(crate) struct Left {
     pub(crate) client: Stream,
     /// Bytes that the client has sent and the backend has not got.
-    pub(crate) unread: Zeroizing<Vec<u8>>,
+    pub(crate) unread: Wiped,
     pub(crate) backend: Stream,
     /// Whether the backend may have a sender and recipients for the next message.
     pub(crate) is_in_transaction: bool,
@@ -89,8 +102,8 @@ impl Relay {
     pub(crate) fn new(client: Side, backend: Side, timeouts: Timeouts, mut follower: Follower) -> Self {
         follower.backend(&backend.received);
         Self {
-            up: Direction::new(&client.received, 0, client.relayed),
-            down: Direction::new(&backend.received, backend.received.len(), backend.relayed),
+            up: Direction::new(&client.received, 0, client.relayed, Nagle::Unused),
+            down: Direction::new(&backend.received, backend.received.len(), backend.relayed, Nagle::Disabled),
             follower,
             recipients: None,
             client: client.stream,
@@ -113,17 +126,17 @@ impl Relay {
         Left { client, unread: up.into_rest(), backend, is_in_transaction }
     }
 
-    /// Relays until both sides are done, the idle timeout expires, a drain ends, or the session is told to end through
-    /// `live`, which gets the numbers of relayed bytes; or until the session leaves its backend. `goodbye` returns the
-    /// protocol's message for the client.
+    /// Relays until both sides are done, the idle timeout expires, a drain ends, or the session is told to end; or until the
+    /// session leaves its backend. `goodbye` returns the protocol's message for the client.
     pub(crate) async fn run(
         &mut self,
-        (drained, live): (&CancellationToken, &Live),
+        Until { drained, live, timer }: Until<'_>,
         goodbye: impl FnOnce(&End) -> Vec<u8>,
     ) -> (Relayed, Finish) {
         let finish = tokio::select! {
-            finish = self.until_done(live) => finish,
-            () = drained.cancelled() => Finish::Ended(End::Drained),
+            biased;
+            finish = self.until_done(live, timer) => finish,
+            () = drained.said() => Finish::Ended(End::Drained),
             end = live.told() => Finish::Ended(end),
         };
         // In memory of its own, because most of the time the relay only waits.
@@ -169,8 +182,8 @@ impl Relay {
 
     /// Tells whether a message or a reply is under way, or the client has not got all of a reply.
     fn is_mid_message(&self) -> bool {
-        let is_unsent = !self.down.is_clear() && !self.down.has_ended();
-        is_unsent || matches!(self.follower.interrupted(), Some(Interrupted::Message | Interrupted::Reply))
+        !self.down.is_clear()
+            || matches!(self.follower.interrupted(), Some(Interrupted::Message | Interrupted::Reply))
     }
 
     /// Relays until no message is under way and the backend has replied, at most for [`MESSAGE_TIME`]. Returns how the
@@ -196,25 +209,24 @@ impl Relay {
         timeout(MESSAGE_TIME, until_done).await.ok().flatten().unwrap_or(told)
     }
 
-    /// Resets the idle timer only when it fires. Activity just stores the time, which is cheaper.
-    async fn until_done(&mut self, live: &Live) -> Finish {
+    /// Moves the idle timer only when it fires. Activity just stores the time, which is cheaper.
+    async fn until_done(&mut self, live: &Live, timer: &mut Deadline) -> Finish {
         let mut active = Instant::now();
         live.moved(self.relayed(), active.into_std());
-        let timer = sleep_until(active + self.idle);
-        tokio::pin!(timer);
+        timer.set(active + self.idle);
         loop {
             tokio::select! {
                 biased;
                 progress = poll_fn(|cx| self.poll(&mut active, live, cx)) => match progress {
                     Progress::Finished(finish) => return finish,
-                    Progress::HalfClosed => timer.as_mut().reset(active + self.timeout()),
+                    Progress::HalfClosed => timer.set(active + self.timeout()),
                 },
-                () = timer.as_mut() => {
+                () = timer.passed() => {
                     let end = active + self.timeout();
                     if end <= Instant::now() {
                         return Finish::Ended(End::Idle);
                     }
-                    timer.as_mut().reset(end);
+                    timer.set(end);
                 }
             }
         }

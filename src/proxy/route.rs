@@ -127,8 +127,10 @@ impl Route {
         let socket = connected.map_err(|error| {
             if has_no_descriptor(&error) { End::Descriptors } else { End::Connect(error.to_string()) }
         })?;
-        // The client decides how many writes follow each other.
-        socket.set_nodelay();
+        // Without TLS, the relay does this when the client sends more than one command.
+        if !matches!(self.tls, BackendTls::Disabled) {
+            socket.set_nodelay();
+        }
         let takes_introductions = self.reach.introduces(target.address());
         // The PROXY header fits into the send buffer, so only TLS takes time.
         let opening = timeout_at(limit.until, self.open(socket, address, takes_introductions));

@@ -15,7 +15,6 @@ mod attempt;
 mod client;
 mod decision;
 mod dialogue;
-mod goodbye;
 mod login;
 mod mail;
 mod open;
@@ -37,11 +36,13 @@ use crate::protocol::{Frontend, FrontendConfig};
 use super::affinity::{Membership, groups_of};
 use super::balance::EndpointUse;
 use super::context::{Seat, WorkerContext};
+use super::deadline::Deadline;
 use super::end::End;
+use super::goodbye::Goodbye;
 use super::live::{Order, Relayed};
 use super::metrics::routes::{RouteMetrics, RouteSession};
 use super::record::Record;
-use super::relay::{Finish, Relay};
+use super::relay::{Finish, Relay, Until};
 use super::serving::{ServedListener, Serving};
 use super::sessions::Listed;
 use client::{Counted, DRAIN_TEXT, HOLD_TEXT, KICK_TEXT, MOVE_TEXT, Session};
@@ -80,10 +81,17 @@ struct Relaying {
     membership: Option<Membership>,
 }
 
+/// What a session waits for from its greeting to its end. Both register once, not for each wait or phase.
+#[derive(Debug)]
+struct Waits {
+    timer: Deadline,
+    drained: Goodbye,
+}
+
 /// A session that has left the relay, and continues with commands.
 #[derive(Debug)]
 struct Resumed {
-    session: Session,
+    session: Box<Session>,
     frontend: Frontend,
     record: Box<Record>,
     /// Set if the session was told to end while it left.
@@ -97,8 +105,8 @@ pub(crate) async fn run(incoming: Incoming, context: Arc<WorkerContext>) {
     let record = Box::new(Record::new(id, client, accepted));
     let socket = open::socket(connection, is_unix);
     let mut relayed = Box::pin(until_relayed(socket, client, (serving, context), record)).await;
-    while let Some(session) = relayed {
-        relayed = match session.relay().await {
+    while let Some((session, waits)) = relayed {
+        relayed = match session.relay(waits).await {
             Some(resumed) => Box::pin(resumed.until_relayed()).await,
             None => None,
         };
@@ -112,16 +120,16 @@ async fn until_relayed(
     client: ClientAddress,
     (serving, context): (Arc<Serving>, Arc<WorkerContext>),
     mut record: Box<Record>,
-) -> Option<Box<Relaying>> {
+) -> Option<(Box<Relaying>, Waits)> {
     let result = until_logged_in(socket, client, serving, context, &mut record).await;
     relayed_or_finished(result, record)
 }
 
 /// Returns the session that enters the relay. Logs one that has ended before.
 fn relayed_or_finished(
-    result: Result<(Session, Accepting), End>,
+    result: Result<(Box<Session>, Accepting), End>,
     record: Box<Record>,
-) -> Option<Box<Relaying>> {
+) -> Option<(Box<Relaying>, Waits)> {
     match result {
         Ok((session, accepted)) => Some(Relaying::new(session, accepted, record)),
         Err(end) => {
@@ -137,20 +145,23 @@ async fn until_logged_in(
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
-) -> Result<(Session, Accepting), End> {
+) -> Result<(Box<Session>, Accepting), End> {
     let socket = socket.map_err(|_| End::Internal("the event queue does not take the connection"))?;
     let first = Arc::clone(serving.first());
-    let goodbye = first.goodbye.clone();
+    let drained = Arc::clone(&first);
     let (session, frontend) = tokio::select! {
+        // Most connections are open without waiting.
+        biased;
         opened = open::open(socket, client, first, serving, context, record) => opened?,
-        () = goodbye.cancelled() => return Err(End::Drained),
+        () = drained.goodbye.cancelled() => return Err(End::Drained),
     };
+    drop(drained);
     session.log_in(frontend, record).await
 }
 
 impl Resumed {
     /// As the function of the same name.
-    async fn until_relayed(self) -> Option<Box<Relaying>> {
+    async fn until_relayed(self) -> Option<(Box<Relaying>, Waits)> {
         let Self { session, frontend, mut record, order } = self;
         let result = match order {
             None => session.log_in(frontend, &mut record).await,
@@ -161,14 +172,14 @@ impl Resumed {
 }
 
 impl Relaying {
-    fn new(mut session: Session, accepted: Accepting, mut record: Box<Record>) -> Box<Self> {
+    fn new(mut session: Box<Session>, accepted: Accepting, mut record: Box<Record>) -> (Box<Self>, Waits) {
         let Accepting { backend, reply, takes_chunks, placement, routes, mail, .. } = accepted;
         let (is_logged_in, is_routed) = (session.is_logged_in(), mail.is_some());
         let follower = Follower::new(session.protocol(), SmtpStart { takes_chunks, is_logged_in, is_routed });
         record.count_transaction();
         let (context, route) = (Arc::clone(&session.context), session.route.take());
         let membership = session.membership.take();
-        let Entering { connection, served, counted, parked } = session.enter(mail, takes_chunks);
+        let Entering { connection, served, counted, parked, waits } = session.enter(mail, takes_chunks);
         let metrics = &served.metrics;
         let client = connection.into_side(metrics.bytes_to_backend.clone());
         let mut backend = backend.into_side(metrics.bytes_to_client.clone());
@@ -186,14 +197,16 @@ impl Relaying {
         // From now on, the session is counted by the list.
         drop(routes);
         let counted = (placement, counted, route.map(RouteMetrics::open));
-        Box::new(Self { relay, served, listed, counted, parked, membership })
+        (Box::new(Self { relay, served, listed, counted, parked, membership }), waits)
     }
 
     /// Returns the session if it has left the relay. Otherwise it has ended and is logged.
-    async fn relay(mut self: Box<Self>) -> Option<Box<Resumed>> {
+    async fn relay(mut self: Box<Self>, mut waits: Waits) -> Option<Box<Resumed>> {
         let served = &self.served;
         let goodbye = |end: &End| goodbye(&served.listener.frontend, end);
-        let (relayed, finish) = self.relay.run((&served.goodbye, self.listed.live()), goodbye).await;
+        let Waits { timer, drained } = &mut waits;
+        let until = Until { drained, timer, live: self.listed.live() };
+        let (relayed, finish) = self.relay.run(until, goodbye).await;
         self.finished(relayed, finish)
     }
 
@@ -259,12 +272,15 @@ mod tests {
     /// layout.
     #[test]
     fn an_idle_session_and_one_before_the_login_are_small() {
-        fn before(accepted: Accepted, shared: Shared) -> impl Future<Output = Option<Box<Relaying>>> {
+        fn before(
+            accepted: Accepted,
+            shared: Shared,
+        ) -> impl Future<Output = Option<(Box<Relaying>, Waits)>> {
             let record = Box::new(Record::new(ID, accepted.1, Instant::now()));
             until_relayed(accepted.0, accepted.1, shared, record)
         }
         let sizes = [size_of_future(run), size_of_future(before), size_of::<Relaying>()];
-        let bounds = [768, 3584, 512];
+        let bounds = [576, 2304, 512];
         assert!(sizes.iter().zip(bounds).all(|(size, bound)| *size <= bound), "{sizes:?} exceed {bounds:?}");
     }
 
@@ -276,6 +292,6 @@ mod tests {
             session.decide(attempt, Box::leak(Box::new(Record::new(ID, client, Instant::now()))))
         }
         let size = size_of_future(deciding);
-        assert!(size <= 7 * 1024 + 512, "{size} bytes");
+        assert!(size <= 5 * 1024 + 512, "{size} bytes");
     }
 }

@@ -11,11 +11,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
-use zeroize::Zeroizing;
 
 use crate::dns::Target;
 use crate::net::{Arrived, Socket, has_no_descriptor};
-use crate::secret;
+use crate::secret::{self, Wiped};
 use crate::tls::HandshakeFailure;
 
 use super::quota::{Quota, Share};
@@ -111,7 +110,7 @@ impl Connection {
     ///
     /// # Errors
     /// The socket's error.
-    pub(super) async fn read(&mut self, received: &mut Zeroizing<Vec<u8>>) -> io::Result<usize> {
+    pub(super) async fn read(&mut self, received: &mut Wiped) -> io::Result<usize> {
         if received.len() == received.capacity() {
             // The answer may contain a password.
             secret::grow(received, received.len().saturating_mul(2).max(MIN_ROOM));
@@ -218,7 +217,7 @@ mod tests {
         // Runs without the event loop.
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
         assert_eq!(connection.silence(), Silence::Broken);
-        connection.read(&mut Zeroizing::default()).await.unwrap();
+        connection.read(&mut Wiped::default()).await.unwrap();
         drop(service);
         while connection.silence() == Silence::Kept && std::time::Instant::now() < deadline {}
         assert_eq!(connection.silence(), Silence::Ended);
@@ -246,10 +245,10 @@ mod tests {
         let mut connection = Connector { tls: None, quota: Quota::new(1) }.connect(&target).await.unwrap();
         let (mut service, _) = listener.accept().unwrap();
         service.write_all(b"answer!").unwrap();
-        let mut received = Zeroizing::new(Vec::with_capacity(6));
+        let mut received = Wiped::with_capacity(6);
         connection.read(&mut received).await.unwrap();
         assert_eq!((received.len(), connection.silence_behind()), (6, Silence::Broken));
-        let mut received = Zeroizing::new(Vec::with_capacity(6));
+        let mut received = Wiped::with_capacity(6);
         connection.read(&mut received).await.unwrap();
         assert_eq!((received.len(), connection.silence_behind()), (1, Silence::Kept));
     }

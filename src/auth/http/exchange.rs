@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zeroize::Zeroizing;
+
+use crate::secret::Wiped;
 
 use super::connect::{Connection, Silence};
 use super::head::{End, Head, HeadError};
@@ -63,7 +64,7 @@ pub(super) async fn exchange(
 ) -> Result<Answered, Failure> {
     let asked = Instant::now();
     connection.write(request).await.map_err(Failure::Unanswered)?;
-    let mut received = Zeroizing::new(Vec::with_capacity(ROOM));
+    let mut received = Wiped::with_capacity(ROOM);
     let head = loop {
         match connection.read(&mut received).await {
             Ok(0) => return Err(failure(&received, io::ErrorKind::UnexpectedEof.into())),
@@ -80,7 +81,7 @@ pub(super) async fn exchange(
 }
 
 /// Waits briefly for the rest of the answer, and checks for bytes after it.
-async fn finish(mut connection: Connection, head: &Head, mut received: Zeroizing<Vec<u8>>) -> After {
+async fn finish(mut connection: Connection, head: &Head, mut received: Wiped) -> After {
     let rest = async {
         loop {
             match head.end(&received) {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use crate::secret::Wiped;
 
 /// Header lines in their order. They are wiped when dropped, because `Auth-Pass` is a password.
 #[derive(Default)]
 pub struct Headers {
     /// The names and values, one after the other.
-    text: Zeroizing<Vec<u8>>,
+    text: Wiped,
     lines: Vec<Line>,
 }
 
@@ -30,8 +30,7 @@ impl fmt::Debug for Headers {
 impl Headers {
     /// Copies lines. The names and values have `room` bytes at most, so that growing leaves no copy of a password.
     pub fn new<'a>(room: usize, lines: impl ExactSizeIterator<Item = (&'a str, &'a [u8])>) -> Self {
-        let mut headers =
-            Self { text: Zeroizing::new(Vec::with_capacity(room)), lines: Vec::with_capacity(lines.len()) };
+        let mut headers = Self { text: Wiped::with_capacity(room), lines: Vec::with_capacity(lines.len()) };
         for (name, value) in lines {
             let start = headers.text.len();
             headers.text.extend_from_slice(name.as_bytes());

@@ -7,12 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
-use zeroize::Zeroizing;
 
 use crate::auth::{AuthRequest, ClientCertificate};
 use crate::model::{AuthHeader, HeaderText};
 use crate::protocol::{Envelope, LoginRequest};
-use crate::secret::{self, Secret};
+use crate::secret::{self, Secret, Wiped};
 
 use super::certificate::Facts;
 
@@ -44,7 +43,7 @@ fn room(template: &Template, request: &LoginRequest) -> usize {
 
 /// Builds the request. It is secret, because it contains the password.
 pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
-    let mut lines = Lines(Zeroizing::new(Vec::with_capacity(room(template, request.request))));
+    let mut lines = Lines(Wiped::with_capacity(room(template, request.request)));
     for part in [b"GET ", template.path.as_str().as_bytes(), b" HTTP/1.1\r\n"] {
         lines.append(part);
     }
@@ -85,7 +84,7 @@ pub(super) fn bytes(template: &Template, request: &AuthRequest<'_>) -> Secret {
 }
 
 /// The header lines of a request. Growing leaves no copy of the password.
-struct Lines(Zeroizing<Vec<u8>>);
+struct Lines(Wiped);
 
 impl Lines {
     fn append(&mut self, bytes: &[u8]) {

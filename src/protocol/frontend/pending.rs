@@ -15,9 +15,13 @@ use super::core::{Core, Line};
 use super::notices::{append_text, internal_error};
 use super::{CloseReason, Frontend, Step};
 
-/// A client that waits for the decision on its login. It has no `receive`, so its input stays unread.
+/// A client that waits for the decision on its login. It has no `receive`, so its input stays unread. In memory of its own,
+/// because every function that takes part in the decision would have room for it twice in its future.
 #[derive(Debug)]
-pub struct PendingLogin {
+pub struct PendingLogin(Box<Pending>);
+
+#[derive(Debug)]
+struct Pending {
     core: Core,
     waiting: Waiting,
     /// The mechanism, if the reply to a refusal depends on it (RFC 7628 section 3.2.3).
@@ -62,13 +66,14 @@ impl PendingLogin {
             _ => None,
         };
         let counts = !matches!(request, LoginRequest::Anonymous);
-        Step::Login(Attempt { request, pending: Self { core, waiting, mechanism, counts } })
+        let pending = Self(Box::new(Pending { core, waiting, mechanism, counts }));
+        Step::Login(Attempt { request, pending })
     }
 
     /// SMTP: the commands to send to the backend. Empty for IMAP and POP3.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
-        match &self.waiting {
+        match &self.0.waiting {
             Waiting::Smtp { envelope } => envelope,
             Waiting::Imap { .. } | Waiting::Pop3 => &NO_ENVELOPE,
         }
@@ -83,7 +88,7 @@ impl PendingLogin {
     /// IMAP: the command's tag with its trailing space. Empty for other protocols.
     #[must_use]
     pub fn tag(&self) -> &[u8] {
-        match &self.waiting {
+        match &self.0.waiting {
             Waiting::Imap { tag } => tag,
             Waiting::Pop3 | Waiting::Smtp { .. } => &[],
         }
@@ -92,26 +97,27 @@ impl PendingLogin {
     /// IMAP: the parameters of the client's ID. Empty for other protocols.
     #[must_use]
     pub fn client_id(&self) -> &ClientId {
-        &self.core.client_id
+        &self.0.core.client_id
     }
 
     /// The value of nginx's `Auth-Login-Attempt`; counted from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.core.attempts()
+        self.0.core.attempts()
     }
 
     /// Returns the same attempt, whose refusal does not count towards `maxAuthFailures`, because the backend or auth
     /// service is at fault.
     #[must_use]
-    pub fn uncounted(self) -> Self {
-        Self { counts: false, ..self }
+    pub fn uncounted(mut self) -> Self {
+        self.0.counts = false;
+        self
     }
 
     /// Tells whether a refusal may start with a challenge (`Auth-Error-SASL`): only with XOAUTH2 and OAUTHBEARER.
     #[must_use]
     pub fn takes_error_challenge(&self) -> bool {
-        self.mechanism.is_some()
+        self.0.mechanism.is_some()
     }
 
     /// Appends a refusal as nginx does (`tag NO text`, `-ERR text`, `code text`) and returns the frontend for the next
@@ -120,7 +126,7 @@ impl PendingLogin {
     /// # Errors
     /// `maxAuthFailures` is reached: close the session after writing.
     pub fn refuse(self, text: &[u8], code: Option<&str>, out: &mut Vec<u8>) -> Refused {
-        match &self.waiting {
+        match &self.0.waiting {
             Waiting::Imap { tag } => {
                 out.extend_from_slice(tag);
                 out.extend_from_slice(b"NO ");
@@ -149,14 +155,14 @@ impl PendingLogin {
         code: Option<&str>,
         out: &mut Vec<u8>,
     ) -> Refused {
-        let acknowledgement: &[u8] = match self.mechanism {
+        let acknowledgement: &[u8] = match self.0.mechanism {
             Some(Mechanism::OAuthBearer) => b"AQ==",
             _ => b"",
         };
         if answer.expose() == acknowledgement {
             return self.refuse(text, code, out);
         }
-        self.waiting.append_invalid(out);
+        self.0.waiting.append_invalid(out);
         self.resume()
     }
 
@@ -173,9 +179,10 @@ impl PendingLogin {
     /// kept, and the counts of commands and errors start again. `None` for IMAP and POP3.
     #[must_use]
     pub fn next_mail(self) -> Option<Frontend> {
-        let Waiting::Smtp { envelope } = self.waiting else { return None };
+        let Pending { core, waiting, .. } = *self.0;
+        let Waiting::Smtp { envelope } = waiting else { return None };
         let envelope = Envelope { hello: envelope.hello, mail: None, rcpt: None };
-        Some(Smtp::resume(self.core.renewed(), envelope).into())
+        Some(Smtp::resume(core.renewed(), envelope).into())
     }
 
     /// Appends the protocol's internal-error line. Close the session after it.
@@ -196,18 +203,19 @@ impl PendingLogin {
     }
 
     fn protocol(&self) -> Protocol {
-        self.core.config.protocol
+        self.0.core.config.protocol
     }
 
     /// Returns the frontend for the next command. HELO and MAIL of an SMTP client are kept (NGINX section 7.5).
-    fn resume(mut self) -> Refused {
-        if self.counts && self.core.exhausts_auth_failures() {
+    fn resume(self) -> Refused {
+        let Pending { mut core, waiting, counts, .. } = *self.0;
+        if counts && core.exhausts_auth_failures() {
             return Err(CloseReason::TooManyAuthFailures);
         }
-        Ok(match self.waiting {
-            Waiting::Imap { .. } => Imap::new(self.core).into(),
-            Waiting::Pop3 => Pop3::new(self.core).into(),
-            Waiting::Smtp { envelope } => Smtp::resume(self.core, envelope).into(),
+        Ok(match waiting {
+            Waiting::Imap { .. } => Imap::new(core).into(),
+            Waiting::Pop3 => Pop3::new(core).into(),
+            Waiting::Smtp { envelope } => Smtp::resume(core, envelope).into(),
         })
     }
 }
@@ -233,12 +241,12 @@ impl Exchange {
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> ExchangeStep {
         let Self(mut pending) = self;
-        let line = match pending.core.take_answer(input) {
+        let line = match pending.0.core.take_answer(input) {
             Line::Incomplete => return ExchangeStep::Read(Self(pending)),
             Line::TooLong => return pending.close(CloseReason::TooLong, out),
             Line::Whole(line) => line,
         };
-        if pending.core.exceeds_commands() {
+        if pending.0.core.exceeds_commands() {
             return pending.close(CloseReason::TooManyCommands, out);
         }
         let answer = first_word(line.expose());
@@ -258,7 +266,7 @@ impl Exchange {
 
 impl PendingLogin {
     fn close(self, reason: CloseReason, out: &mut Vec<u8>) -> ExchangeStep {
-        self.waiting.append_invalid(out);
+        self.0.waiting.append_invalid(out);
         ExchangeStep::Close(reason)
     }
 }

@@ -1,9 +1,7 @@
 //! Parses one IMAP command (RFC 9051 section 9).
 
-use zeroize::Zeroizing;
-
 use crate::protocol::frontend::core::with_response;
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiped};
 
 use super::command::{Logins, Rejection, Verb};
 use super::id::{ClientId, MAX_PARAMETERS};
@@ -149,7 +147,7 @@ impl<'a> Parser<'a> {
     fn quoted(&mut self) -> Result<Secret, Stop> {
         self.advance(1);
         // Allocated once, so that no unwiped copy of a password remains.
-        let mut text = Zeroizing::new(Vec::with_capacity(self.line_length()));
+        let mut text = Wiped::with_capacity(self.line_length());
         loop {
             match self.peek()? {
                 b'"' => break,

@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use zeroize::Zeroizing;
 
 use crate::net::Stream;
 use crate::protocol::CloseReason;
 use crate::protocol::follow::{MAX_COMMAND_LINE, Passage};
+use crate::secret::Wiped;
 
+use super::nagle::Nagle;
 use crate::proxy::end::End;
 
 /// The state of one direction: the bytes that are not written yet, and how far its end has progressed.
@@ -27,6 +28,7 @@ pub(super) struct Direction {
     /// Changes whenever something is read or inserted.
     pub(super) moves: u64,
     counter: IntCounter,
+    nagle: Nagle,
 }
 
 /// How far the end has progressed.
@@ -89,9 +91,16 @@ impl Failure {
 
 impl Direction {
     /// Creates a direction that starts with the bytes `first`. The gate is not asked about the first `passed` of them.
-    pub(super) fn new(first: &[u8], passed: usize, counter: IntCounter) -> Self {
-        let mut direction =
-            Self { phase: Phase::Open, pending: None, is_unflushed: false, bytes: 0, moves: 0, counter };
+    pub(super) fn new(first: &[u8], passed: usize, counter: IntCounter, nagle: Nagle) -> Self {
+        let mut direction = Self {
+            phase: Phase::Open,
+            pending: None,
+            is_unflushed: false,
+            bytes: 0,
+            moves: 0,
+            counter,
+            nagle,
+        };
         direction.count(passed);
         direction.keep(first, Cursor { written: 0, passed }, Obstacle::Sink);
         direction
@@ -108,8 +117,8 @@ impl Direction {
     }
 
     /// Takes the bytes that are not written.
-    pub(super) fn into_rest(self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(self.pending.map(|pending| pending.rest().to_vec()).unwrap_or_default())
+    pub(super) fn into_rest(self) -> Wiped {
+        Wiped::from(self.pending.map(|pending| pending.rest().to_vec()).unwrap_or_default())
     }
 
     /// Tells whether the source has ended.
@@ -195,7 +204,7 @@ impl Direction {
         let mut read = ReadBuf::new(buffer);
         read.put_slice(held);
         let before = held.len();
-        match ready!(Pin::new(from).poll_read(cx, &mut read)) {
+        match ready!(Pin::new(&mut *from).poll_read(cx, &mut read)) {
             Ok(()) => {}
             // Closed without close_notify. Many clients do this, and it is safe because the mail protocol marks the end
             // of each message.
@@ -203,17 +212,19 @@ impl Direction {
             Err(error) => return Poll::Ready(Err(Failure::Read(error))),
         }
         self.pending = None;
-        let chunk = read.filled();
-        let count = chunk.len().saturating_sub(before);
+        let count = read.filled().len().saturating_sub(before);
         if count == 0 {
             // An incomplete command at the end is dropped.
             self.phase = Phase::Ended;
             return Poll::Ready(Ok(()));
         }
         self.moves = self.moves.wrapping_add(1);
-        let (cursor, obstacle) = self.write(chunk, Cursor::default(), to, gate, cx)?;
+        if is_last(from, read.remaining(), cx) {
+            self.phase = Phase::Ended;
+        }
+        let (cursor, obstacle) = self.write(read.filled(), Cursor::default(), to, gate, cx)?;
         if let Some(obstacle) = obstacle {
-            self.keep(chunk, cursor, obstacle);
+            self.keep(read.filled(), cursor, obstacle);
         }
         Poll::Ready(Ok(()))
     }
@@ -276,6 +287,7 @@ impl Direction {
         let obstacle = loop {
             let open = bytes.get(written..passed).unwrap_or_default();
             if !open.is_empty() {
+                self.nagle.before_write(to);
                 match Pin::new(&mut *to).poll_write(cx, open) {
                     Poll::Ready(Ok(0)) => return Err(Failure::Write(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => written = written.saturating_add(count),
@@ -339,6 +351,11 @@ impl Direction {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Tells whether a read that left `room` has got the last bytes of the source.
+fn is_last(source: &Stream, room: usize, cx: &mut Context<'_>) -> bool {
+    matches!(source, Stream::Plain(socket) if room > 0 && socket.has_end_event(cx))
 }
 
 impl Pending {

@@ -7,6 +7,7 @@ use prometheus::IntCounter;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::net::Socket;
 use crate::protocol::follow::SmtpStart;
@@ -54,8 +55,18 @@ fn relay_of(
     let live = Arc::new(Live::new(std::time::Instant::now()));
     let told = Arc::clone(&live);
     let goodbye = |_: &End| b"* BYE later\r\n".to_vec();
-    let relay = tokio::spawn(async move { relay.run((&token, &told), goodbye).await });
+    let relay = tokio::spawn(async move { run(&mut relay, &token, &told, goodbye).await });
     Ends { client, backend, relay, drained, live }
+}
+
+async fn run(
+    relay: &mut Relay,
+    token: &CancellationToken,
+    live: &Live,
+    goodbye: impl FnOnce(&End) -> Vec<u8>,
+) -> (Relayed, Finish) {
+    let (mut drained, mut timer) = (Goodbye::new(token), Deadline::new(Instant::now()));
+    relay.run(Until { drained: &mut drained, live, timer: &mut timer }, goodbye).await
 }
 
 async fn ended(relay: JoinHandle<(Relayed, Finish)>) -> (Relayed, End) {
@@ -432,7 +443,7 @@ async fn a_client_that_resets_while_its_bytes_wait_ends_the_session() {
     );
     let relay = tokio::spawn(async move {
         let live = Live::new(std::time::Instant::now());
-        relay.run((&CancellationToken::new(), &live), |_| Vec::new()).await
+        run(&mut relay, &CancellationToken::new(), &live, |_| Vec::new()).await
     });
     backend.read_exact(&mut [0; 6]).await.unwrap();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
@@ -474,7 +485,7 @@ async fn a_session_leaves_between_two_transactions_with_both_connections_and_all
     );
     let relay = tokio::spawn(async move {
         let live = Live::new(std::time::Instant::now());
-        let (relayed, finish) = relay.run((&CancellationToken::new(), &live), |_| Vec::new()).await;
+        let (relayed, finish) = run(&mut relay, &CancellationToken::new(), &live, |_| Vec::new()).await;
         assert!(matches!(finish, Finish::Left), "{finish:?}");
         (relayed, relay.into_left())
     });

@@ -15,7 +15,6 @@ use crate::protocol::proxy_header::TlsFacts;
 use crate::protocol::{Frontend, Protocol, StartTlsOffer};
 use crate::tls::ClientCertificate;
 
-use super::goodbye::Goodbye;
 use super::mail::KeptBackend;
 use super::proxied::{Ends, FirstBytes};
 use crate::proxy::affinity::Membership;
@@ -23,6 +22,7 @@ use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
+use crate::proxy::goodbye::Goodbye;
 use crate::proxy::guess::Guess;
 use crate::proxy::limits::{Admission, CountedAs, LimitReached};
 use crate::proxy::metrics::routes::RouteMetrics;
@@ -30,7 +30,7 @@ use crate::proxy::metrics::{OpenSession, TlsLabel};
 use crate::proxy::record::SessionUser;
 use crate::proxy::serving::{ServedListener, Serving};
 
-/// A session before its login is accepted.
+/// A session before its login is accepted. Functions take it in a box: their futures would have room for it twice each.
 #[derive(Debug)]
 pub(super) struct Session {
     /// The connection to the client.
@@ -191,10 +191,10 @@ impl Session {
         context: Arc<WorkerContext>,
         ends: Ends,
         counted: Counted,
-    ) -> Self {
+    ) -> Box<Self> {
         let deadline = Deadline::new(Instant::now() + served.listener.timeouts.client);
         let goodbye = Goodbye::new(&served.goodbye);
-        Self {
+        Box::new(Self {
             connection,
             served,
             context,
@@ -211,7 +211,7 @@ impl Session {
             deadline,
             goodbye,
             membership: None,
-        }
+        })
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -299,7 +299,7 @@ impl Session {
     }
 
     /// Tells the client why the session ends, if the protocol has a message for it, and closes.
-    pub(super) async fn end_with_message(self, end: End) -> End {
+    pub(super) async fn end_with_message(self: Box<Self>, end: End) -> End {
         let protocol = self.protocol();
         let text = match end {
             End::Drained => Some(DRAIN_TEXT),
@@ -328,7 +328,7 @@ impl Session {
 
     /// Applies nginx's client certificate policy: the handshake succeeds, and the protocol reports why the session
     /// ends.
-    pub(super) async fn with_certificate_checked(mut self) -> Result<Self, End> {
+    pub(super) async fn with_certificate_checked(mut self: Box<Self>) -> Result<Box<Self>, End> {
         let Some(problem) = self.secured.as_ref().and_then(|secured| secured.refusal) else {
             return Ok(self);
         };

@@ -24,7 +24,7 @@ pub(super) struct Dialogue<'a> {
     pub(super) out: Vec<u8>,
     began: Instant,
     /// The end of the login.
-    deadline: Deadline,
+    pub(super) deadline: Deadline,
     /// `timeouts.connect`.
     patience: Duration,
     /// Whether a PROXY header was sent.
@@ -53,7 +53,7 @@ impl<'a> Dialogue<'a> {
         route: &'a Route,
         address: &'a BackendAddress,
         connection: Connection,
-        (deadline, patience): (Instant, Duration),
+        (deadline, patience): (Deadline, Duration),
         takes_introductions: bool,
         has_clients_password: bool,
     ) -> Self {
@@ -63,7 +63,7 @@ impl<'a> Dialogue<'a> {
             connection,
             out: Vec::new(),
             began: Instant::now(),
-            deadline: Deadline::new(deadline),
+            deadline,
             patience,
             behind_header: takes_introductions && route.has_header(),
             talk: Talk::default(),
@@ -217,7 +217,14 @@ mod tests {
     /// Creates a dialogue on `connection`, after the route's header.
     fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
         let connection = Connection::to_backend(Stream::Plain(Socket::Unix(connection)));
-        Dialogue::new(route, address, connection, (Instant::now() + PATIENCE, PATIENCE), true, true)
+        Dialogue::new(
+            route,
+            address,
+            connection,
+            (Deadline::new(Instant::now() + PATIENCE), PATIENCE),
+            true,
+            true,
+        )
     }
 
     fn address() -> BackendAddress {

@@ -7,10 +7,10 @@ use crate::protocol::{CloseReason, Frontend, StartTls, Step};
 use crate::tls::Accepted;
 
 use super::client::{Counted, Secured, Session, refuse_for_limit};
-use super::goodbye::Goodbye;
 use super::upstream::{Accepting, Decision};
 use crate::proxy::connection::Connection;
 use crate::proxy::end::End;
+use crate::proxy::goodbye::Goodbye;
 use crate::proxy::metrics::TlsLabel;
 use crate::proxy::record::Record;
 use crate::proxy::serving::SocketTls;
@@ -26,10 +26,10 @@ enum Progress {
 impl Session {
     /// Handles commands until a login is accepted or the session ends.
     pub(super) async fn log_in(
-        mut self,
+        mut self: Box<Self>,
         frontend: Frontend,
         record: &mut Record,
-    ) -> Result<(Self, Accepting), End> {
+    ) -> Result<(Box<Self>, Accepting), End> {
         let mut frontend = frontend;
         loop {
             match self.until_progress(frontend, record).await {
@@ -66,10 +66,14 @@ impl Session {
     }
 
     /// Does STARTTLS. Bytes received in cleartext are refused, and only the proof of this allows the handshake.
-    async fn upgrade(mut self, agreed: StartTls, record: &mut Record) -> Result<(Self, Frontend), End> {
+    async fn upgrade(
+        mut self: Box<Self>,
+        agreed: StartTls,
+        record: &mut Record,
+    ) -> Result<(Box<Self>, Frontend), End> {
         // The backend was told of a client without TLS.
         self.end_kept();
-        let Self { connection, context, ends, host, serving, counted, mut deadline, mut goodbye, .. } = self;
+        let Self { connection, context, ends, host, serving, counted, mut deadline, mut goodbye, .. } = *self;
         let SocketTls::StartTls(acceptor) = &serving.tls else {
             return Err(End::Internal("STARTTLS on a socket without it"));
         };
@@ -101,7 +105,7 @@ impl Session {
         };
         let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof);
         let secured = Some(Arc::new(Secured { facts, certificate: client, refusal }));
-        let session = Self {
+        let session = Box::new(Self {
             connection,
             served,
             context,
@@ -118,7 +122,7 @@ impl Session {
             deadline,
             goodbye,
             membership: None,
-        };
+        });
         Ok((session.with_certificate_checked().await?, frontend))
     }
 }

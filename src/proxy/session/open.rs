@@ -44,7 +44,7 @@ pub(super) async fn open(
     serving: Arc<Serving>,
     context: Arc<WorkerContext>,
     record: &mut Record,
-) -> Result<(Session, Frontend), End> {
+) -> Result<(Box<Session>, Frontend), End> {
     let deadline = Instant::now() + first.listener.timeouts.client;
     let is_implicit = matches!(serving.tls, SocketTls::Implicit(_));
     record.served = Some(Arc::clone(&first));
@@ -105,7 +105,7 @@ struct Arrival {
 }
 
 impl Arrival {
-    async fn in_clear(self) -> Result<(Session, Frontend), End> {
+    async fn in_clear(self) -> Result<(Box<Session>, Frontend), End> {
         let Self { connection, ends, first: served, serving, context, counted, .. } = self;
         let config = Arc::clone(&served.listener.frontend);
         let session = Session::new(connection, served, serving, context, ends, counted);
@@ -116,7 +116,7 @@ impl Arrival {
         self,
         acceptor: &TlsAcceptor,
         record: &mut Record,
-    ) -> Result<(Session, Frontend), End> {
+    ) -> Result<(Box<Session>, Frontend), End> {
         let Self { connection, ends, serving, context, deadline, counted, .. } = self;
         let accepted = timeout_at(deadline, acceptor.accept(connection.into_handshake()?)).await;
         let Accepted { stream, listener, facts, client, refusal, .. } =
@@ -161,8 +161,9 @@ fn nonce() -> String {
 
 impl Session {
     /// Waits for the configured delay (SMTP), then sends the greeting.
-    async fn greeted(mut self, frontend: Frontend) -> Result<(Self, Frontend), End> {
-        let mut frontend = frontend.with_nonce(nonce()).with_client(self.ends.client.ip());
+    async fn greeted(mut self: Box<Self>, frontend: Frontend) -> Result<(Box<Self>, Frontend), End> {
+        let frontend = if frontend.sends_challenges() { frontend.with_nonce(nonce()) } else { frontend };
+        let mut frontend = frontend.with_client(self.ends.client.ip());
         match self.greet(&mut frontend).await {
             Ok(()) => Ok((self, frontend)),
             Err(end) => Err(Box::pin(self.end_with_message(end)).await),

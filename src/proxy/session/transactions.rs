@@ -15,9 +15,9 @@ use crate::protocol::backend;
 use crate::protocol::login::recipient_of;
 use crate::protocol::{Backend, BackendStep, Envelope, Frontend, PendingLogin, Protocol};
 
+use super::Waits;
 use super::client::{Counted, Secured, Session};
 use super::dialogue::Dialogue;
-use super::goodbye::Goodbye;
 use super::mail::{KeptBackend, MailDestination, PlacedMail};
 use super::proxied::Ends;
 use super::routing::{Routed, routed};
@@ -28,6 +28,7 @@ use crate::proxy::connection::Connection;
 use crate::proxy::context::WorkerContext;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
+use crate::proxy::goodbye::Goodbye;
 use crate::proxy::record::{FurtherRecipients, Record};
 use crate::proxy::refused_recipients::RecipientRefusal;
 use crate::proxy::relay::{JudgesRecipients, Left};
@@ -96,6 +97,7 @@ pub(super) struct Entering {
     pub(super) counted: Counted,
     /// Present if the session may leave the relay again.
     pub(super) parked: Option<Box<Parked>>,
+    pub(super) waits: Waits,
 }
 
 impl Session {
@@ -103,12 +105,13 @@ impl Session {
     pub(super) fn enter(self, mail: Option<Box<PlacedMail>>, takes_chunks: bool) -> Entering {
         let Self { connection, served, counted, context, ends, host, is_source_recorded, .. } = self;
         let (secured, serving) = (self.secured, self.serving);
+        let waits = Waits { timer: self.deadline, drained: self.goodbye };
         let parked = mail.map(|mail| {
             let parked =
                 Parked { mail, takes_chunks, context, ends, host, is_source_recorded, secured, serving };
             Box::new(parked)
         });
-        Entering { connection, served, counted, parked }
+        Entering { connection, served, counted, parked, waits }
     }
 }
 
@@ -129,7 +132,7 @@ impl Parked {
         left: Left,
         served: Arc<ServedListener>,
         (placement, counted, membership): (EndpointUse, Counted, Option<Membership>),
-    ) -> (Session, Frontend) {
+    ) -> (Box<Session>, Frontend) {
         let Self { mail, takes_chunks, context, ends, host, is_source_recorded, secured, serving } = self;
         let Left { client, unread, backend, is_in_transaction } = left;
         let PlacedMail { destination, endpoint, hello, frontend } = *mail;
@@ -151,7 +154,7 @@ impl Parked {
             }
             None => Some(Box::new(kept)),
         };
-        let session = Session {
+        let session = Box::new(Session {
             connection: Connection::resumed(client, unread, served.listener.limits.client_buffer),
             deadline: Deadline::new(Instant::now() + served.listener.timeouts.client),
             goodbye: Goodbye::new(&served.goodbye),
@@ -168,7 +171,7 @@ impl Parked {
             counted,
             kept,
             membership: None,
-        };
+        });
         (session, frontend)
     }
 }
@@ -205,7 +208,7 @@ impl Session {
         let KeptBackend { connection, endpoint, takes_chunks, placement, .. } = *kept;
         let route = self.route(&authorised.place, record.id);
         let patience = self.served.listener.timeouts.connect;
-        let limits = (Instant::now() + patience, patience);
+        let limits = (Deadline::new(Instant::now() + patience), patience);
         let mut dialogue = Dialogue::new(&route, &endpoint, connection, limits, false, false);
         let mut machine = Backend::next_mail(pending.envelope().clone(), takes_chunks, &mut dialogue.out);
         loop {
@@ -237,7 +240,7 @@ impl Session {
     }
 
     /// Ends both connections.
-    pub(super) async fn end(mut self, end: End) -> End {
+    pub(super) async fn end(mut self: Box<Self>, end: End) -> End {
         self.end_kept();
         self.end_with_message(end).await
     }

@@ -174,7 +174,7 @@ impl Session {
             &route,
             &connected.address,
             connection,
-            (deadline, patience),
+            (self.deadline.lend(deadline), patience),
             takes_introductions,
             has_clients_password,
         );
@@ -299,6 +299,7 @@ impl Session {
                 }
                 BackendStep::Ready { reply, takes_chunks, refused } => {
                     let (backend, endpoint) = (dialogue.connection, dialogue.address.clone());
+                    self.deadline.take_back(dialogue.deadline);
                     let mail = mail.and_then(|to| PlacedMail::new(to, endpoint, pending));
                     let accepted =
                         Accepting { backend, reply, takes_chunks, refused, placement, routes, mail };

@@ -9,24 +9,24 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Waits for the end of a listener's drain.
 #[derive(Debug)]
-pub(super) struct Goodbye {
+pub(crate) struct Goodbye {
     token: CancellationToken,
     registered: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Goodbye {
     /// Registers with the first wait.
-    pub(super) fn new(token: &CancellationToken) -> Self {
+    pub(crate) fn new(token: &CancellationToken) -> Self {
         Self { token: token.clone(), registered: None }
     }
 
     /// Tells whether the drain has ended.
-    pub(super) fn is_said(&self) -> bool {
+    pub(crate) fn is_said(&self) -> bool {
         self.token.is_cancelled()
     }
 
     /// Returns when the drain ends; at once if it has ended.
-    pub(super) fn said(&mut self) -> impl Future<Output = ()> {
+    pub(crate) fn said(&mut self) -> impl Future<Output = ()> {
         poll_fn(|cx| {
             let Self { token, registered } = self;
             let waiting = registered.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned()));
