@@ -19,12 +19,12 @@ use crate::model::snapshot::positions;
 use crate::model::{Limits, Listener, ListenerId, SharedTicketKeys, Socket, TlsMode};
 use crate::tls::{TlsAcceptor, TlsError};
 
+use super::connector::BackendTls;
 use super::end::End;
 use super::health::HealthChecks;
 use super::limits::Counters;
 use super::metrics::endpoints::UsedEndpoints;
 use super::metrics::{ListenerMetrics, Metrics};
-use super::route::BackendTls;
 use super::upstreams::{CurrentRoutes, ServedRoutes, ServedUpstream};
 
 /// What a new session gets.

@@ -15,11 +15,11 @@ use crate::model::{
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
 
+use super::connector::BackendTls;
 use super::health::{CheckedBackend, HealthChecks};
 use super::metrics::Metrics;
 use super::metrics::endpoints::UsedEndpoints;
 use super::metrics::routes::{RouteFamilies, RouteMetrics};
-use super::route::BackendTls;
 
 /// How to talk to a backend.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl ServedRoutes {
         if let Some(known) = used.get(id) {
             return Some(Arc::clone(known));
         }
-        let made = families.of(id, protocol);
+        let made = families.of(Some(id), protocol);
         used.insert(id.clone(), Arc::clone(&made));
         Some(made)
     }

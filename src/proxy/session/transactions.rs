@@ -203,10 +203,10 @@ impl Session {
             return Ok(Again::Anew(pending));
         }
         let KeptBackend { connection, endpoint, takes_chunks, placement, .. } = *kept;
-        let route = self.route(&authorised.place, record.id);
+        let connector = self.connector(&authorised.place, record.id);
         let patience = self.served.listener.timeouts.connect;
         let limits = (Instant::now() + patience, patience);
-        let mut dialogue = Dialogue::new(&route, &endpoint, connection, limits, false, false);
+        let mut dialogue = Dialogue::new(&connector, &endpoint, connection, limits, false, false);
         let mut machine = Backend::next_mail(pending.envelope().clone(), takes_chunks, &mut dialogue.out);
         loop {
             if self.while_deciding(dialogue.exchange()).await?.is_err() {
