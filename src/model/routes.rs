@@ -178,6 +178,15 @@ pub enum Placement<'a> {
     },
 }
 
+/// A domain with users in a list, who may go elsewhere than the other users of the domain.
+#[derive(Clone, Copy, Debug)]
+pub struct ListedDomain<'a> {
+    /// What happens to the users of the domain who are in no list.
+    pub others: Placement<'a>,
+    /// The first route with a backend here whose list has users of the domain.
+    pub listed: Option<usize>,
+}
+
 impl Routes {
     /// Returns the route of a user.
     #[must_use]
@@ -201,6 +210,19 @@ impl Routes {
             (RouteState::Active, Some(Some(destination))) => Placement::To { position, destination },
             (RouteState::Active, Some(None) | None) => Placement::Own,
         }
+    }
+
+    /// Returns where users of the same domain go. `None` if no list has users of this domain: all of them go to one
+    /// place.
+    #[must_use]
+    pub fn listed_domain(&self, user: &User) -> Option<ListedDomain<'_>> {
+        let mut lists = self.table.with_users_of_domain(user).peekable();
+        lists.peek()?;
+        let of_domain = user.domain().and_then(|domain| self.table.of_domain(domain));
+        let others =
+            of_domain.map_or(Routing::Unmatched, |(position, matched)| Routing::Route(position, matched));
+        let has_backend = |position: &usize| matches!(self.destinations.get(*position), Some(Some(_)));
+        Some(ListedDomain { others: self.placement(others), listed: lists.find(has_backend) })
     }
 }
 
@@ -339,6 +361,16 @@ impl RouteTable {
         }
     }
 
+    /// Returns the positions of the routes whose lists have users of the same domain.
+    fn with_users_of_domain(&self, user: &User) -> impl Iterator<Item = usize> {
+        let has_domain = |entry: &RouteEntry| entry.users.iter().any(|list| list.has_domain_of(user));
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(move |(_, entry)| has_domain(entry))
+            .map(|(position, _)| position)
+    }
+
     fn of_domain<'a>(&'a self, domain: &str) -> Option<(usize, Matched<'a>)> {
         if let Some(position) = self.domains.get(domain) {
             return Some((*position, Matched::Domain));
@@ -380,6 +412,7 @@ impl Serialize for RouteEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{LoadBalancing, UpstreamTls};
 
     fn entry(name: &str, domains: &[&str], users: &[&str]) -> RouteEntry {
         RouteEntry {
@@ -491,6 +524,50 @@ mod tests {
         let unread = RouteEntry { unread: Some(AllowedDomains::All), ..entry("unread", &[], &[]) };
         let table = table([known(), unread]);
         assert!(recipient(&table, "al@a.example") && !recipient(&table, "al+1@a.example"));
+    }
+
+    #[test]
+    fn a_domain_with_users_in_a_list_has_two_ways() {
+        let destination = Arc::new(Destination {
+            backend: Arc::new(Backend::new(String::new(), Vec::new())),
+            upstream: Arc::new(Upstream {
+                tls: UpstreamTls::Disabled,
+                proxy_protocol: None,
+                xclient: None,
+                client_hello: false,
+                smtp_auth: false,
+                imap_id: false,
+                pass_error_message: false,
+                load_balancing: LoadBalancing::UserHash,
+                health_check: None,
+            }),
+            reach: Reach::Anywhere,
+            affinity: Affinity::None,
+        });
+        let refused = RouteEntry { state: RouteState::Refused, ..entry("refused", &["*.d.example"], &[]) };
+        let table = table([
+            entry("elsewhere", &[], &["al@a.example", "al@x.d.example"]),
+            entry("listed", &[], &["bob@a.example", "bob@b.example", "bob@x.d.example", "bob"]),
+            entry("domain", &["b.example", "c.example"], &[]),
+            refused,
+        ]);
+        let destinations = [None, Some(()), Some(()), None];
+        let destinations = destinations.map(|some| some.map(|()| Arc::clone(&destination))).into();
+        let routes = Routes { rules: UserRules::default(), table: Arc::new(table), destinations };
+        let of = |login: &str| {
+            let domain = routes.listed_domain(&User::new(login.as_bytes()))?;
+            let others = match domain.others {
+                Placement::To { position, .. } => format!("to {position}"),
+                Placement::Own => "own".to_owned(),
+                other => format!("{other:?}"),
+            };
+            Some((others, domain.listed))
+        };
+        assert_eq!(of("joe@a.example"), Some(("own".to_owned(), Some(1))));
+        assert_eq!(of("joe@b.example"), Some(("to 2".to_owned(), Some(1))));
+        assert_eq!(of("joe@x.d.example"), Some(("Refused".to_owned(), Some(1))));
+        assert_eq!(of("joe"), Some(("own".to_owned(), Some(1))));
+        assert_eq!((of("joe@c.example"), of("joe@y.d.example"), of("joe@e.example")), (None, None, None));
     }
 
     #[test]

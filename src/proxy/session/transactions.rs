@@ -63,7 +63,7 @@ impl JudgesRecipients for Recipients {
             }
             Routed::Undecided(_) => RecipientRefusal::Undecided,
             Routed::Held(..) | Routed::UserHeld(_) => RecipientRefusal::Held,
-            Routed::Nowhere => RecipientRefusal::Unknown,
+            Routed::Nowhere(_) => RecipientRefusal::Unknown,
         };
         self.refused = self.refused.saturating_add(1);
         self.served.metrics.recipient_refused(refusal);
