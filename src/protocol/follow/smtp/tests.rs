@@ -368,6 +368,26 @@ fn no_disguise_of_a_recipient_is_passed() {
     assert_eq!(talk(b" RCPT TO:<b@other>\r\nRCPT TO:<b@other>\r\n").server.recipients.len(), 2);
 }
 
+/// The session would not leave, or would take along a connection with a transaction.
+#[test]
+fn no_disguise_of_a_sender_or_a_greeting_is_passed() {
+    for line in [
+        &b" MAIL FROM:<a@b>\r\n"[..],
+        b"\tmail FROM:<a@b>\r\n",
+        b"MAIL\tFROM:<a@b>\r\n",
+        b"\"MAIL\" FROM:<a@b>\n",
+        b"MAIL FROM:<a@b> a a a a a a a a a a a\r\n",
+        b" EHLO a\r\n",
+        b"HELO\ta\r\n",
+    ] {
+        let session = routed(&[b"RSET\r\n", line].concat());
+        assert_eq!(session.server.verbs, ["RSET"], "{}", line.escape_ascii());
+        assert!(session.heard().ends_with("\r\n500 5.5.1 Invalid command\r\n"), "{}", session.heard());
+        assert!(!session.has_left);
+        assert_eq!(talk(line).server.verbs.len(), 1, "without routes, it is the backend's");
+    }
+}
+
 /// The size of a chunk decides what is a command.
 #[test]
 fn a_session_leaves_at_the_next_transaction_with_everything_that_follows() {
