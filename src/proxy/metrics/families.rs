@@ -32,11 +32,13 @@ pub(crate) struct Family<S: Series> {
     pub(super) series: S,
     /// Things, each counted once for each protocol, that have series of their own. Further ones share [`OTHER`].
     limit: usize,
-    known: Mutex<HashMap<Key<S::Id>, Weak<Kept<S>>>>,
+    known: Mutex<Known<S>>,
 }
 
 /// A thing and a protocol. `None`: all things that have no series of their own.
 type Key<Id> = (Option<Id>, Protocol);
+
+type Known<S> = HashMap<Key<<S as Series>::Id>, Weak<Kept<S>>>;
 
 /// The metric handles of one thing for one protocol. When the last user drops them, the series are removed.
 #[derive(Debug)]
