@@ -50,7 +50,7 @@ impl<S: Server> Player<S> {
 
     /// Sends bytes of the client.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        self.sent += bytes.len();
+        self.sent = self.sent.saturating_add(bytes.len());
         self.held.extend_from_slice(bytes);
         self.pump();
     }
@@ -77,7 +77,7 @@ impl<S: Server> Player<S> {
 
     /// Tells whether all bytes were passed, refused, or are still held.
     pub(super) fn has_all_bytes(&self) -> bool {
-        self.taken + self.held.len() == self.sent
+        self.taken.saturating_add(self.held.len()) == self.sent
     }
 
     fn pump(&mut self) {
@@ -118,7 +118,7 @@ impl<S: Server> Player<S> {
 
     fn take(&mut self, count: usize) -> Vec<u8> {
         assert!(count > 0, "nothing is taken");
-        self.taken += count;
+        self.taken = self.taken.saturating_add(count);
         self.held.drain(..count).collect()
     }
 }
