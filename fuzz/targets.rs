@@ -1,7 +1,8 @@
 //! The bodies of the fuzz targets: functions that take any bytes and panic if an invariant does not hold.
 //!
 //! `fuzz_targets/` runs them with libFuzzer. `tests/fuzz.rs` runs them with the committed corpora and with the seeds, so
-//! `make test` needs no fuzzer. The protocol machines are driven by the players of `tests/transcripts`.
+//! `make test` needs no fuzzer. The protocol machines are driven by the players of `tests/transcripts`, and the follower
+//! of SMTP by that of its unit tests.
 
 #[path = "targets/auth_answer.rs"]
 mod auth_answer;

@@ -4,7 +4,7 @@
 //! reports the state of each. Workers are separate threads, and a session stays on its worker.
 //!
 //! The path of a session: `supervisor` binds a socket and `accept` accepts from it. The protocol's frontend decides
-//! about STARTTLS and `session/login` carries it out. `session/upstream` logs in to the backend, through a `route` to
+//! about STARTTLS and `session/login` carries it out. `session/upstream` logs in to the backend, through a `connector` to
 //! an endpoint that passes its `health` checks. `relay` moves the bytes.
 
 mod accept;
@@ -13,6 +13,7 @@ mod balance;
 mod bans;
 mod certificates;
 mod connection;
+mod connector;
 mod context;
 mod deadline;
 mod dispatch;
@@ -38,7 +39,6 @@ mod refused_recipients;
 mod registration;
 mod relay;
 mod report;
-mod route;
 mod running;
 mod serving;
 mod session;

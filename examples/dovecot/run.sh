@@ -4,6 +4,8 @@
 #
 #     run.sh NAME IMAP_PORT POP3_PORT ACCOUNT...
 #
+# For a Postfix of examples/postfix/run.sh, name two more ports in the variables LMTP_PORT and SASL_PORT.
+#
 # Its files are in backends/NAME of the current folder, for example dovecot.conf for `doveadm -c`.
 set -euo pipefail
 
@@ -32,7 +34,7 @@ printf '%s:{PLAIN}secret::::::\n' "$@" >"$state/dovecot/users"
 sed -e "s|@STATE@|$state|; s|@MAIL_USER@|$mail_user|; s|@MAIL_GROUP@|$mail_group|" \
     -e "s|@INTERNAL_USER@|$internal_user|; s|@INTERNAL_GROUP@|$internal_group|; s|@LOGIN_USER@|$login_user|" \
     -e "s|@CHROOT_LOGIN@|$chroot_login|; s|@CHROOT_EMPTY@|$chroot_empty|" \
-    -e "s|@IMAP_PORT@|$imap_port|; s|@POP3_PORT@|$pop3_port|; s|@LMTP_PORT@|0|; s|@SASL_PORT@|0|" \
+    -e "s|@IMAP_PORT@|$imap_port|; s|@POP3_PORT@|$pop3_port|; s|@LMTP_PORT@|${LMTP_PORT:-0}|; s|@SASL_PORT@|${SASL_PORT:-0}|" \
     -e "s|mailgress-quickstart|mailgress-$name|" \
     "$quickstart/dovecot-$version.conf" "$quickstart/dovecot-services.conf" >"$state/dovecot/dovecot.conf"
 dovecot -F -c "$state/dovecot/dovecot.conf" &

@@ -1,11 +1,14 @@
 //! The follower of SMTP sessions: any client, with a server that reads as Postfix does.
 
-use mailgress::protocol::CloseReason;
-use mailgress::protocol::Protocol;
 use mailgress::protocol::follow::{Follower, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
+use mailgress::protocol::{CloseReason, Protocol};
 
 use super::choices::{Choices, bit, sizes};
 use super::postfix::{Ends, Mode, Postfix, Settings};
+use player::{Player, Server};
+
+#[path = "../../src/protocol/follow/smtp/tests/player.rs"]
+mod player;
 
 /// Invariants:
 /// * the server never runs a command that clients must not send, with neither of Postfix's ways to read a message;
@@ -13,13 +16,23 @@ use super::postfix::{Ends, Mode, Postfix, Settings};
 /// * what reaches the server and the client is the same for any chunking;
 /// * all bytes pass, except the lines that were refused; at most a command line is held back;
 /// * nothing waits for ever.
+///
+/// Where routes place the recipients, also:
+/// * the server gets no recipient that the follower has not shown, and none that was refused;
+/// * a session leaves only when the server has replied to all that it got; at MAIL, only if the server has no transaction;
+/// * a session without routes never leaves.
 pub(super) fn target(data: &[u8]) {
     let mut choices = Choices::new(data);
     let [flags, accepts, chunks, delays] = choices.bytes();
     let stream = choices.rest();
     for ends in [Ends::AnyNewline, Ends::Standard] {
         let settings = Settings { ends, takes_chunks: bit(flags, 0), accepts, is_verbose: bit(flags, 1) };
-        let session = || Session::new(settings, bit(flags, 2));
+        let start = SmtpStart {
+            takes_chunks: settings.takes_chunks,
+            is_logged_in: bit(flags, 2),
+            is_routed: bit(flags, 4),
+        };
+        let session = || Session::new(settings, start);
         let whole = session().talk(stream, |available| available, usize::MAX);
         whole.check();
         let bytewise = session().talk(stream, |_| 1, usize::MAX);
@@ -48,11 +61,11 @@ fn check_unasked(mut session: Session, stream: &[u8], choice: u8) {
         b"250-CHUNKING\r\n250 x\r\n",
     ];
     let (before, after) = stream.split_at(stream.len() / 2);
-    session.send(before);
-    session.unsent.extend_from_slice(replies[usize::from(choice >> 5)]);
-    session.deliver(usize::MAX);
-    session.send(after);
-    session.deliver_all();
+    session.player.send(before);
+    session.player.unsent.extend_from_slice(replies[usize::from(choice >> 5)]);
+    session.player.deliver(usize::MAX);
+    session.player.send(after);
+    session.player.deliver_all();
     session.check_commands();
 }
 
@@ -62,129 +75,58 @@ struct Outcome<'a> {
     commands: &'a [Vec<u8>],
     text: &'a [u8],
     heard: &'a [u8],
+    shown: &'a [(Vec<u8>, bool)],
     closed: Option<CloseReason>,
+    /// What the session has taken along.
+    left: Option<&'a [u8]>,
 }
 
-/// A client's session with a server, and the follower between them.
+impl Server for Postfix {
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        Self::take(self, bytes)
+    }
+}
+
+/// A session, and what it began with.
 struct Session {
-    follower: Follower,
-    server: Postfix,
-    is_logged_in: bool,
-    /// Sent by the client and not passed yet.
-    held: Vec<u8>,
-    /// Sent by the server and not seen by the follower yet.
-    unsent: Vec<u8>,
-    /// What the client got.
-    heard: Vec<u8>,
-    /// Bytes of the client, and those of them that were dropped.
-    sent: usize,
-    dropped: usize,
-    passed: usize,
-    closed: Option<CloseReason>,
+    player: Player<Postfix>,
+    start: SmtpStart,
 }
 
 impl Session {
-    fn new(settings: Settings, is_logged_in: bool) -> Self {
-        let start = SmtpStart { takes_chunks: settings.takes_chunks, is_logged_in, is_routed: false };
-        let mut session = Self {
-            follower: Follower::new(Protocol::Smtp, start),
-            server: Postfix::new(settings),
-            is_logged_in,
-            held: Vec::new(),
-            unsent: b"250 2.1.5 Ok\r\n".to_vec(),
-            heard: Vec::new(),
-            sent: 0,
-            dropped: 0,
-            passed: 0,
-            closed: None,
-        };
-        session.deliver_all();
-        session
+    fn new(settings: Settings, start: SmtpStart) -> Self {
+        Self { player: Player::begin(Postfix::new(settings), start), start }
     }
 
     /// Sends in chunks. After each, the follower gets at most `most` bytes of the replies; at the end, all of them.
     fn talk(mut self, bytes: &[u8], mut chunk: impl FnMut(usize) -> usize, most: usize) -> Self {
         let mut rest = bytes;
-        while !rest.is_empty() && self.closed.is_none() {
+        while !rest.is_empty() && self.player.closed.is_none() {
             let (now, next) = rest.split_at(chunk(rest.len()));
             rest = next;
-            self.send(now);
+            self.player.send(now);
             if most == usize::MAX {
-                self.deliver_all();
+                self.player.deliver_all();
                 self.compare();
             } else {
-                self.deliver(most);
+                self.player.deliver(most);
             }
         }
-        self.deliver_all();
+        self.player.deliver_all();
         self.compare();
         self
     }
 
-    fn send(&mut self, bytes: &[u8]) {
-        self.sent += bytes.len();
-        self.held.extend_from_slice(bytes);
-        self.pump();
-    }
-
-    fn deliver_all(&mut self) {
-        while !self.unsent.is_empty() {
-            self.deliver(usize::MAX);
-        }
-    }
-
-    /// Gives the follower at most this many bytes of the server's replies.
-    fn deliver(&mut self, most: usize) {
-        let bytes: Vec<u8> = self.unsent.drain(..most.min(self.unsent.len())).collect();
-        self.follower.backend(&bytes);
-        self.heard.extend_from_slice(&bytes);
-        self.pump();
-    }
-
-    fn pump(&mut self) {
-        loop {
-            if let Some(answer) = self.follower.take_answer() {
-                self.heard.extend_from_slice(answer);
-            }
-            if self.held.is_empty() || self.closed.is_some() {
-                return;
-            }
-            match self.follower.client(&self.held, |_| None) {
-                Passage::Pass(count) => {
-                    assert!(count > 0, "nothing is passed");
-                    let passed: Vec<u8> = self.held.drain(..count).collect();
-                    self.passed += count;
-                    let replies = self.server.take(&passed);
-                    self.unsent.extend_from_slice(&replies);
-                }
-                Passage::Drop(count) => {
-                    assert!(count > 0, "nothing is dropped");
-                    self.held.drain(..count);
-                    self.dropped += count;
-                }
-                Passage::More => {
-                    assert!(self.held.len() <= MAX_COMMAND_LINE, "{} bytes are held", self.held.len());
-                    return;
-                }
-                Passage::Wait => {
-                    assert!(!self.follower.may_go_on(), "it waits for nothing");
-                    return;
-                }
-                Passage::Close(reason) => self.closed = Some(reason),
-            }
-        }
-    }
-
     /// Compares the follower with the server, when the server has read what was passed, and the follower all replies.
     fn compare(&self) {
-        let interrupted = self.follower.interrupted();
-        let is_message = match self.server.mode() {
+        let interrupted = self.player.follower.interrupted();
+        let is_message = match self.player.server.mode() {
             Mode::Message | Mode::Chunk(_) => true,
             Mode::Command | Mode::Response => false,
             // Postfix does not read on.
             Mode::Closed => return,
         };
-        if self.closed.is_some() {
+        if self.player.closed.is_some() {
             return;
         }
         if is_message {
@@ -199,22 +141,39 @@ impl Session {
 
     fn check(&self) {
         self.check_commands();
-        assert_eq!(self.passed + self.dropped + self.held.len(), self.sent, "bytes are lost");
-        let is_waiting = self.closed.is_none() && !self.follower.may_go_on();
-        assert!(!is_waiting || self.server.mode() == Mode::Closed, "it waits for ever");
+        self.check_leaving();
+        assert!(self.player.has_all_bytes(), "bytes are lost");
+        let is_closed = self.player.server.mode() == Mode::Closed;
+        assert!(self.player.goes_on() || is_closed, "it waits for ever");
     }
 
     fn check_commands(&self) {
+        let Postfix { commands, recipients, .. } = &self.player.server;
         let is_refused = |command: &&Vec<u8>| {
             matches!(command.as_slice(), b"XCLIENT" | b"XFORWARD" | b"STARTTLS")
-                || command.as_slice() == b"AUTH" && !self.is_logged_in
+                || command.as_slice() == b"AUTH" && !self.start.is_logged_in
         };
-        let ran = self.server.commands.iter().find(is_refused);
+        let ran = commands.iter().find(is_refused);
         assert!(ran.is_none(), "the server runs {}", ran.map_or(&[][..], Vec::as_slice).escape_ascii());
+        if self.start.is_routed {
+            let shown = self.player.shown.iter().filter(|(_, is_refused)| !is_refused).count();
+            assert!(*recipients <= shown, "the server gets {recipients} recipients, and {shown} were shown");
+        }
+    }
+
+    fn check_leaving(&self) {
+        let Player { follower, server, has_left, .. } = &self.player;
+        if *has_left {
+            assert!(self.start.is_routed, "a session without routes leaves");
+            assert!(server.is_idle(), "the session leaves within a line or a message");
+            assert!(follower.is_in_transaction() || !server.has_transaction, "it leaves a transaction");
+        }
     }
 
     fn outcome(&self) -> Outcome<'_> {
-        let Postfix { commands, text, .. } = &self.server;
-        Outcome { commands, text, heard: &self.heard, closed: self.closed }
+        let Player { server, heard, shown, closed, has_left, held, .. } = &self.player;
+        let Postfix { commands, text, .. } = server;
+        let left = has_left.then_some(&held[..]);
+        Outcome { commands, text, heard, shown, closed: *closed, left }
     }
 }

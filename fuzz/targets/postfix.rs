@@ -25,6 +25,12 @@ pub(super) struct Postfix {
     pub(super) commands: Vec<Vec<u8>>,
     /// The text of all messages and chunks.
     pub(super) text: Vec<u8>,
+    /// The number of RCPT commands.
+    pub(super) recipients: usize,
+    /// Whether it may have a sender and recipients. The first ones came before the session.
+    pub(super) has_transaction: bool,
+    /// The current chunk is the last one.
+    is_last_chunk: bool,
 }
 
 /// What the server offers, and how it decides.
@@ -65,11 +71,19 @@ impl Postfix {
             is_behind_crlf: true,
             commands: Vec::new(),
             text: Vec::new(),
+            recipients: 0,
+            has_transaction: true,
+            is_last_chunk: false,
         }
     }
 
     pub(super) fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Tells whether it reads commands, and no part of one has arrived.
+    pub(super) fn is_idle(&self) -> bool {
+        self.mode == Mode::Command && self.line.is_empty()
     }
 
     /// Reads bytes, and returns the replies.
@@ -87,7 +101,7 @@ impl Postfix {
                     return b"";
                 }
                 self.mode = Mode::Command;
-                self.reply()
+                self.after_chunk()
             }
             Mode::Command | Mode::Response | Mode::Message => {
                 self.line.push(byte);
@@ -110,7 +124,7 @@ impl Postfix {
                     self.text.extend_from_slice(line);
                     return b"";
                 }
-                self.mode = Mode::Command;
+                (self.mode, self.has_transaction) = (Mode::Command, false);
                 self.reply()
             }
             Mode::Response => {
@@ -154,12 +168,25 @@ impl Postfix {
             (b"AUTH", _) => b"535 5.7.8 Error: authentication failed\r\n",
             (b"BDAT", Some(size)) if self.settings.takes_chunks => {
                 let size = std::str::from_utf8(size).ok().and_then(|size| size.parse().ok());
+                self.is_last_chunk = words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"LAST"));
                 match size {
-                    Some(0) => return self.reply(),
+                    Some(0) => return self.after_chunk(),
                     Some(size) => self.mode = Mode::Chunk(size),
                     None => return b"501 5.5.4 Syntax: BDAT count [LAST]\r\n",
                 }
                 b""
+            }
+            (b"RSET" | b"HELO", _) => {
+                self.has_transaction = false;
+                self.reply()
+            }
+            (b"MAIL", _) => {
+                self.has_transaction = true;
+                self.reply()
+            }
+            (b"RCPT", _) => {
+                self.recipients += 1;
+                self.reply()
             }
             (b"EHLO", _) if self.settings.takes_chunks => b"250-server\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n",
             (b"QUIT", _) => {
@@ -168,6 +195,11 @@ impl Postfix {
             }
             _ => self.reply(),
         }
+    }
+
+    fn after_chunk(&mut self) -> &'static [u8] {
+        self.has_transaction &= !self.is_last_chunk;
+        self.reply()
     }
 
     fn reply(&self) -> &'static [u8] {

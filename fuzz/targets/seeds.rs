@@ -27,7 +27,11 @@ pub(super) fn of(name: &str, root: &Path) -> Vec<Vec<u8>> {
         "smtp_backend" => backends(Protocol::Smtp, root),
         "follow_imap" => behind(&[&[0x35], &[0x11]], &FOLLOWED_IMAP),
         "follow_smtp" => {
-            behind(&[&[0x07, 0xff, 0x35, 3], &[0x0f, 0x0c, 0x17, 1], &[0, 0xff, 0x11, 20]], &FOLLOWED_SMTP)
+            let without_routes: [&[u8]; 3] =
+                [&[0x07, 0xff, 0x35, 3], &[0x0f, 0x0c, 0x17, 1], &[0, 0xff, 0x11, 20]];
+            let with_routes: [&[u8]; 3] =
+                [&[0x11, 0xff, 0x35, 3], &[0x1b, 0x0c, 0x17, 1], &[0x15, 0xff, 0x11, 20]];
+            behind(&[without_routes, with_routes].concat(), &FOLLOWED_SMTP)
         }
         "sasl" => MESSAGES.iter().map(|message| encode_base64(&unescape(message)).into_bytes()).collect(),
         "proxy_header" => proxy_headers(),
@@ -244,7 +248,7 @@ const FOLLOWED_IMAP: [&str; 6] = [
     r"a NOOP\r\n\xff* OK x {3}\r\n* X {99999999999999999999}\r\n",
 ];
 
-const FOLLOWED_SMTP: [&str; 12] = [
+const FOLLOWED_SMTP: [&str; 15] = [
     r"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\ntext\r\n..\r\n.\r\nQUIT\r\n",
     r"RSET\r\nXCLIENT LOGIN=bob\r\nNOOP\r\n \t xforward NAME=x\nQUIT\r\n",
     r"DATA\r\nXCLIENT LOGIN=bob\r\n.\r\nXCLIENT LOGIN=eve\r\n",
@@ -257,6 +261,9 @@ const FOLLOWED_SMTP: [&str; 12] = [
     r"DATA\n.\r\nDATA\r\n\0.\r\n.\r\r\n",
     r"NOOP\rXCLIENT A=B\r\n\x0bXCLIENT A=B\r\nX\\CLIENT A=B\r\n\0XCLIENT A=B\r\n",
     r"data \r\n.\r\nbdat 2 last\r\n.\nquit\r\nXCLIENT A=B\r\n",
+    r"RCPT TO:<c@other>\r\nDATA\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@other>\r\n",
+    r"BDAT 3 LAST\r\nab\nNOOP\r\nRSET\r\nEHLO a\r\nRCPT TO:<c@other>\r\n",
+    r"rcptTO:<c@other>\r\n\x22RCPT\x22 TO:<c@other>\r\nDATA\r\na\n.\nRCPT TO:<c@other>\r\n",
 ];
 
 const MESSAGES: [&str; 7] = [

@@ -3,6 +3,7 @@
 //! The precedence is: an exact user, an exact domain, the longest wildcard. Of two routes with the same entry, the
 //! first one in the table has it.
 
+mod domains;
 mod users;
 
 use std::collections::HashMap;
@@ -14,8 +15,9 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact as duration;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use crate::protocol::user::{Named, User, UserRules, ascii_domain, is_domain};
+use crate::protocol::user::{Named, User, UserRules};
 
+pub use domains::{AllowedDomains, DomainPattern};
 pub use users::{Hashed, UserList};
 
 use super::exclusive::Affinity;
@@ -109,24 +111,6 @@ impl fmt::Display for RouteId {
     }
 }
 
-/// A domain, or all domains below one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DomainPattern {
-    /// `example.org`.
-    Exact(String),
-    /// `*.example.org`: the domain behind `*.`.
-    Below(String),
-}
-
-/// The domains that a namespace may name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AllowedDomains {
-    /// All domains, and users without a domain.
-    All,
-    /// Those that one of these patterns covers.
-    Only(Vec<DomainPattern>),
-}
-
 /// The route of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing<'a> {
@@ -178,6 +162,15 @@ pub enum Placement<'a> {
     },
 }
 
+/// A domain with users in a list, who may go elsewhere than the other users of the domain.
+#[derive(Clone, Copy, Debug)]
+pub struct ListedDomain<'a> {
+    /// What happens to the users of the domain who are in no list.
+    pub others: Placement<'a>,
+    /// The first route with a backend here whose list has users of the domain.
+    pub listed: Option<usize>,
+}
+
 impl Routes {
     /// Returns the route of a user.
     #[must_use]
@@ -202,65 +195,18 @@ impl Routes {
             (RouteState::Active, Some(None) | None) => Placement::Own,
         }
     }
-}
 
-impl DomainPattern {
-    /// Parses a domain or wildcard in any spelling. `None` if it is neither.
+    /// Returns where users of the same domain go. `None` if no list has users of this domain: all of them go to one
+    /// place.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (domain, is_wildcard) = match text.strip_prefix("*.") {
-            Some(below) => (below, true),
-            None => (text, false),
-        };
-        let domain = String::from_utf8(ascii_domain(domain.as_bytes()).into_owned()).ok()?;
-        is_domain(&domain).then_some(if is_wildcard { Self::Below(domain) } else { Self::Exact(domain) })
-    }
-
-    /// Tells whether this stands for everything that `other` stands for.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(own), Self::Exact(other)) => own == other,
-            (Self::Exact(_), Self::Below(_)) => false,
-            (Self::Below(own), Self::Exact(other)) => is_below(other, own),
-            (Self::Below(own), Self::Below(other)) => own == other || is_below(other, own),
-        }
-    }
-}
-
-/// Writes `example.org` or `*.example.org`.
-impl fmt::Display for DomainPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(domain) => f.write_str(domain),
-            Self::Below(domain) => write!(f, "*.{domain}"),
-        }
-    }
-}
-
-fn is_below(domain: &str, parent: &str) -> bool {
-    domain.strip_suffix(parent).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty())
-}
-
-impl AllowedDomains {
-    /// Tells whether everything that a pattern stands for is allowed.
-    #[must_use]
-    pub fn allow(&self, pattern: &DomainPattern) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(patterns) => patterns.iter().any(|allowed| allowed.covers(pattern)),
-        }
-    }
-
-    /// Tells whether a user is allowed.
-    #[must_use]
-    pub fn allow_user(&self, user: &User) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(_) => {
-                user.domain().is_some_and(|domain| self.allow(&DomainPattern::Exact(domain.to_owned())))
-            }
-        }
+    pub fn listed_domain(&self, user: &User) -> Option<ListedDomain<'_>> {
+        let mut lists = self.table.with_users_of_domain(user).peekable();
+        lists.peek()?;
+        let of_domain = user.domain().and_then(|domain| self.table.of_domain(domain));
+        let others =
+            of_domain.map_or(Routing::Unmatched, |(position, matched)| Routing::Route(position, matched));
+        let has_backend = |position: &usize| matches!(self.destinations.get(*position), Some(Some(_)));
+        Some(ListedDomain { others: self.placement(others), listed: lists.find(has_backend) })
     }
 }
 
@@ -339,6 +285,16 @@ impl RouteTable {
         }
     }
 
+    /// Returns the positions of the routes whose lists have users of the same domain.
+    fn with_users_of_domain(&self, user: &User) -> impl Iterator<Item = usize> {
+        let has_domain = |entry: &RouteEntry| entry.users.iter().any(|list| list.has_domain_of(user));
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(move |(_, entry)| has_domain(entry))
+            .map(|(position, _)| position)
+    }
+
     fn of_domain<'a>(&'a self, domain: &str) -> Option<(usize, Matched<'a>)> {
         if let Some(position) = self.domains.get(domain) {
             return Some((*position, Matched::Domain));
@@ -380,6 +336,7 @@ impl Serialize for RouteEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{LoadBalancing, UpstreamTls};
 
     fn entry(name: &str, domains: &[&str], users: &[&str]) -> RouteEntry {
         RouteEntry {
@@ -494,25 +451,46 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_domains_in_any_spelling() {
-        let parse = |text| DomainPattern::parse(text).map(|pattern| pattern.to_string());
-        assert_eq!(parse("*.München.Example."), Some("*.xn--mnchen-3ya.example".to_owned()));
-        assert_eq!(parse("localhost"), Some("localhost".to_owned()));
-        let long = "a".repeat(64);
-        for bad in ["", "*", "*.", "a..b", "a b", "*.*.a", "a@b", "-a.b", &long] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn what_a_pattern_covers() {
-        let covers =
-            |one, other| DomainPattern::parse(one).unwrap().covers(&DomainPattern::parse(other).unwrap());
-        assert!(
-            covers("a.b", "a.b") && covers("*.b", "a.b") && covers("*.b", "*.b") && covers("*.b", "*.a.b")
-        );
-        assert!(
-            !covers("*.b", "b") && !covers("a.b", "*.a.b") && !covers("*.a.b", "*.b") && !covers("*.b", "xb")
-        );
+    fn a_domain_with_users_in_a_list_has_two_ways() {
+        let destination = Arc::new(Destination {
+            backend: Arc::new(Backend::new(String::new(), Vec::new())),
+            upstream: Arc::new(Upstream {
+                tls: UpstreamTls::Disabled,
+                proxy_protocol: None,
+                xclient: None,
+                client_hello: false,
+                smtp_auth: false,
+                imap_id: false,
+                pass_error_message: false,
+                load_balancing: LoadBalancing::UserHash,
+                health_check: None,
+            }),
+            reach: Reach::Anywhere,
+            affinity: Affinity::None,
+        });
+        let refused = RouteEntry { state: RouteState::Refused, ..entry("refused", &["*.d.example"], &[]) };
+        let table = table([
+            entry("elsewhere", &[], &["al@a.example", "al@x.d.example"]),
+            entry("listed", &[], &["bob@a.example", "bob@b.example", "bob@x.d.example", "bob"]),
+            entry("domain", &["b.example", "c.example"], &[]),
+            refused,
+        ]);
+        let destinations = [None, Some(()), Some(()), None];
+        let destinations = destinations.map(|some| some.map(|()| Arc::clone(&destination))).into();
+        let routes = Routes { rules: UserRules::default(), table: Arc::new(table), destinations };
+        let of = |login: &str| {
+            let domain = routes.listed_domain(&User::new(login.as_bytes()))?;
+            let others = match domain.others {
+                Placement::To { position, .. } => format!("to {position}"),
+                Placement::Own => "own".to_owned(),
+                other => format!("{other:?}"),
+            };
+            Some((others, domain.listed))
+        };
+        assert_eq!(of("joe@a.example"), Some(("own".to_owned(), Some(1))));
+        assert_eq!(of("joe@b.example"), Some(("to 2".to_owned(), Some(1))));
+        assert_eq!(of("joe@x.d.example"), Some(("Refused".to_owned(), Some(1))));
+        assert_eq!(of("joe"), Some(("own".to_owned(), Some(1))));
+        assert_eq!((of("joe@c.example"), of("joe@y.d.example"), of("joe@e.example")), (None, None, None));
     }
 }

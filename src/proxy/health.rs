@@ -1,7 +1,7 @@
 //! Health checks: probes every endpoint of a backend independently of sessions. A failing endpoint gets no new
 //! sessions.
 //!
-//! A check reads the greeting and says goodbye, over the same [`Route`] that sessions use. Listeners with the same
+//! A check reads the greeting and says goodbye, over the same [`Connector`] that sessions use. Listeners with the same
 //! check of the same endpoint share it, so that a thousand listeners cause one check. Checks run on the control
 //! threads; a session only reads flags.
 
@@ -29,9 +29,9 @@ use crate::protocol::backend::{Probe, ProbeStep};
 use crate::protocol::proxy_header::{self, Details, ProxyVersion};
 
 use super::connection::Connection;
+use super::connector::{BackendTls, Connector, Limit};
 use super::end::End;
 use super::metrics::Metrics;
-use super::route::{BackendTls, Limit, Route};
 use super::uses::{Use, Uses};
 
 pub(crate) struct HealthChecks {
@@ -120,11 +120,11 @@ impl HealthChecks {
         let mut checks = self.checks.lock();
         let endpoints = destination.backend.endpoints.iter().map(|address| {
             let id = CheckId::new(address, rule, listener, destination);
-            let route = |header| {
+            let connector = |header| {
                 let reach = destination.reach.clone();
-                Route::new(&self.dns, &listener.resolver, reach, tls.without_resumption(), header)
+                Connector::new(&self.dns, &listener.resolver, reach, tls.without_resumption(), header)
             };
-            let check = checks.entry(id).or_insert_with_key(|id| self.start(id, route));
+            let check = checks.entry(id).or_insert_with_key(|id| self.start(id, connector));
             Arc::clone(&check.endpoint)
         });
         Some(Arc::new(CheckedBackend(endpoints.collect())))
@@ -154,7 +154,7 @@ impl HealthChecks {
         self.changed.notified().await;
     }
 
-    fn start(&self, id: &CheckId, route: impl FnOnce(Vec<u8>) -> Route) -> Check {
+    fn start(&self, id: &CheckId, connector: impl FnOnce(Vec<u8>) -> Connector) -> Check {
         let endpoint = Arc::new(Endpoint {
             address: id.address.clone(),
             is_out: AtomicBool::new(false),
@@ -167,7 +167,7 @@ impl HealthChecks {
         }
         let checker = Checker {
             endpoint: Arc::clone(&endpoint),
-            route: route(header),
+            connector: connector(header),
             protocol: id.protocol,
             rule: id.rule,
             at_once: Arc::clone(&self.at_once),
@@ -262,7 +262,7 @@ impl Endpoint {
 /// The task that checks one endpoint.
 struct Checker {
     endpoint: Arc<Endpoint>,
-    route: Route,
+    connector: Connector,
     protocol: Protocol,
     rule: HealthCheck,
     at_once: Arc<Semaphore>,
@@ -302,14 +302,16 @@ impl Checker {
         let is_silent = AtomicBool::new(false);
         let until = Instant::now() + self.rule.timeout;
         let limit = Limit { until, field: "healthCheck.timeout" };
-        let connected = self.route.connect_to(&self.endpoint.address, limit).await;
+        let connected = self.connector.connect_to(&self.endpoint.address, limit).await;
         let connection = connected.map_err(|end| end.to_string())?.connection;
         match timeout_at(until, self.ask(connection, &is_silent)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(end)) => Err(end.to_string()),
-            Err(_) if is_silent.load(Ordering::Relaxed) => {
-                Err(format!("no greeting within {:?}; {}", self.rule.timeout, self.route.silence().hint()))
-            }
+            Err(_) if is_silent.load(Ordering::Relaxed) => Err(format!(
+                "no greeting within {:?}; {}",
+                self.rule.timeout,
+                self.connector.silence().hint()
+            )),
             Err(_) => Err(format!("no answer within {:?}", self.rule.timeout)),
         }
     }

@@ -3,6 +3,7 @@
 //! Labels are looked up once per listener, when it is first served. A session uses the resulting handles.
 
 pub(crate) mod endpoints;
+mod families;
 pub(crate) mod routes;
 
 use std::collections::{BTreeMap, HashMap};

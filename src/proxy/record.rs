@@ -380,6 +380,26 @@ mod tests {
     }
 
     #[test]
+    fn the_users_of_a_transaction_are_all_its_recipients() {
+        let id = SessionId { process: 1, number: 1 };
+        let mut record = Record::new(id, ClientAddress::Unix, Instant::now());
+        let users = |record: &Record| {
+            let users = record.users(&UserRules::default()).into_iter();
+            users.map(|named| String::from_utf8(named.user.as_bytes().to_vec()).unwrap()).collect::<Vec<_>>()
+        };
+        assert!(users(&record).is_empty());
+        record.user = Some(SessionUser::Recipient(b"@relay.example:bob@A.example".as_slice().into()));
+        let further = Arc::new(FurtherRecipients::default());
+        assert!(further.add(b"al@b.example"));
+        record.further = Some(Arc::clone(&further));
+        assert!(further.add(b"joe@B.example"));
+        assert_eq!(users(&record), ["bob@a.example", "al@b.example", "joe@b.example"]);
+        record.further = None;
+        record.user = Some(SessionUser::Login(b"bob@A.example*admin".as_slice().into()));
+        assert_eq!(users(&record), ["bob@a.example"]);
+    }
+
+    #[test]
     fn a_listener_is_selected_by_its_name_or_its_object() {
         for named in ["mail/example", "mail/example/imaps"] {
             assert!(is_listener(named, "mail/example/imaps"), "{named}");

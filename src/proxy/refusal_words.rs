@@ -132,7 +132,8 @@ mod tests {
             let words = RefusalWords::default();
             hear(&words, protocol, "bob@x.example", one);
             hear(&words, protocol, "bob@x.example", one);
-            assert_eq!(learnt(&words), None, "one login is not enough");
+            hear(&words, protocol, "Bob@X.example", one);
+            assert_eq!(learnt(&words), None, "one login is not enough, whatever its case");
             hear(&words, protocol, "joe@x.example", other);
             assert_eq!(learnt(&words).as_deref(), Some(known));
         }

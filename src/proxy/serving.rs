@@ -19,12 +19,12 @@ use crate::model::snapshot::positions;
 use crate::model::{Limits, Listener, ListenerId, SharedTicketKeys, Socket, TlsMode};
 use crate::tls::{TlsAcceptor, TlsError};
 
+use super::connector::BackendTls;
 use super::end::End;
 use super::health::HealthChecks;
 use super::limits::Counters;
 use super::metrics::endpoints::UsedEndpoints;
 use super::metrics::{ListenerMetrics, Metrics};
-use super::route::BackendTls;
 use super::upstreams::{CurrentRoutes, ServedRoutes, ServedUpstream};
 
 /// What a new session gets.
@@ -348,7 +348,8 @@ impl ServedListener {
         let addresses = listener.backend.as_ref().map(|backend| &*backend.endpoints).unwrap_or_default();
         let endpoints = UsedEndpoints::new(&context.metrics.endpoints, protocol, used, addresses);
         let settings = Arc::clone(&listener.upstream);
-        let upstream = Arc::new(ServedUpstream { settings, tls, health, endpoints });
+        let refusals = old.map(|old| Arc::clone(&old.upstream.refusals)).unwrap_or_default();
+        let upstream = Arc::new(ServedUpstream { settings, tls, health, endpoints, refusals });
         routes.store(ServedRoutes::new(
             listener,
             &routes.load(),

@@ -15,11 +15,12 @@ use crate::model::{
 use crate::protocol::Protocol;
 use crate::tls::{TlsError, connector};
 
+use super::connector::BackendTls;
 use super::health::{CheckedBackend, HealthChecks};
+use super::limits::RefusalTime;
 use super::metrics::Metrics;
 use super::metrics::endpoints::UsedEndpoints;
 use super::metrics::routes::{RouteFamilies, RouteMetrics};
-use super::route::BackendTls;
 
 /// How to talk to a backend.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct ServedUpstream {
     pub(crate) health: Option<Arc<CheckedBackend>>,
     /// The metrics of its endpoints.
     pub(crate) endpoints: UsedEndpoints,
+    /// How long it took to refuse a wrong password.
+    pub(crate) refusals: Arc<RefusalTime>,
 }
 
 /// The routes of a listener.
@@ -115,15 +118,16 @@ impl ServedRoutes {
         let upstream = |position: usize, destination: &Arc<Destination>| {
             let id = routes.table.entries().get(position).map(|entry| &entry.id);
             let is_shared = Arc::ptr_eq(&destination.upstream, &own_upstream.settings);
-            let previous =
-                id.and_then(|id| before.get(id).copied()).or_else(|| is_shared.then_some(own_upstream));
+            let same = id.and_then(|id| before.get(id).copied());
+            let refusals = same.map(|same| Arc::clone(&same.refusals)).unwrap_or_default();
+            let previous = same.or_else(|| is_shared.then_some(own_upstream));
             let tls = BackendTls::new(&destination.upstream, protocol, previous.map(AsRef::as_ref))?;
             let health = health.of(listener, destination, &tls);
             let used = previous.map(|previous| &previous.endpoints);
             let addresses = &destination.backend.endpoints;
             let endpoints = UsedEndpoints::new(&metrics.endpoints, protocol, used, addresses);
             let settings = Arc::clone(&destination.upstream);
-            Ok(Arc::new(ServedUpstream { settings, tls, health, endpoints }))
+            Ok(Arc::new(ServedUpstream { settings, tls, health, endpoints, refusals }))
         };
         let upstreams = routes.destinations.iter().enumerate().map(|(position, destination)| {
             destination.as_ref().map(|destination| upstream(position, destination)).transpose()
@@ -150,7 +154,7 @@ impl ServedRoutes {
         if let Some(known) = used.get(id) {
             return Some(Arc::clone(known));
         }
-        let made = families.of(id, protocol);
+        let made = families.of(Some(id), protocol);
         used.insert(id.clone(), Arc::clone(&made));
         Some(made)
     }

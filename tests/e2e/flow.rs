@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::all_replicas;
 use crate::cluster::{BOUND, Cluster};
 use crate::images;
 use crate::mail::{Mail, PASSWORD};
@@ -52,6 +53,12 @@ fn go(cluster: &Cluster, name: &str, servers: &str) {
     let there = things_in(cluster, name);
     let doors = step("the Service gets a port for each listener", || release.doors());
     use_it(cluster, &release, &mail, doors);
+    step("sessions of all replicas are listed and ended with a kubeconfig", || {
+        all_replicas::are_asked(cluster, &release, doors);
+    });
+    step("without permission, the commands say what to grant", || {
+        all_replicas::are_asked_only_with_permission(cluster, &release);
+    });
     change(cluster, &release, &mail, doors);
     step("helm test speaks mail with every listener", || speaks_mail(&release.test()));
     step("helm uninstall leaves nothing but what was to be kept", || {

@@ -10,6 +10,7 @@
     reason = "`pub` is what a fixture offers to the tests, private what it keeps to itself"
 )]
 
+mod all_replicas;
 mod artifacts;
 mod book;
 mod by_hand;

@@ -1,5 +1,5 @@
 //! `--all-replicas` of `mailgress sessions`, `kick` and `why`: two real processes behind a scripted API server, which
-//! runs the commands of `pods/exec` with the real program. There is no kubelet here.
+//! runs the commands of `pods/exec` with the real program. `tests/e2e/all_replicas.rs` does it with a real kubelet.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -315,6 +315,61 @@ fn a_connection_that_accepts_no_further_message_is_replaced_unnoticed() {
     assert_eq!(heard.take().iter().filter(|line| *line == "one text").count(), 3);
 }
 
+/// An exclusive user may move as soon as the connection is closed.
+#[test]
+fn a_backend_of_exclusive_users_that_does_not_answer_quit_is_not_waited_for() {
+    let heard = Heard::default();
+    let memory = heard.clone();
+    let backend =
+        Backend::smtp_silent_at_quit("one", move |line| memory.0.lock().unwrap().push(line.to_owned()));
+    let matches = json!({ "domains": ["one.test"] });
+    let plain = route("one", &matches, &[("SMTP", backend.address())]);
+    let exclusive = json!({ "spec": { "backend": { "affinity": { "mode": "Exclusive" } } } });
+    let site = Site::start(&open_to_all(), &[with(plain, &exclusive)]);
+    let mut wire = greeted(site.of("SMTP")).unwrap();
+    wire.smtp("EHLO client.test").unwrap();
+    for connections in 1..=2 {
+        said(&mut wire, "MAIL FROM:<s@example.test>", "250 2.0.0 OK");
+        said(&mut wire, "RCPT TO:<a@one.test>", "250 2.1.5 one");
+        assert_eq!((backend.accepted(), backend.open()), (connections, 1));
+        said(&mut wire, "RSET", "250");
+        said(&mut wire, "MAIL FROM:<s@example.test>", "250 2.0.0 OK");
+        // Where no user is exclusive, Mailgress waits for five seconds.
+        heard.wait_for("QUIT");
+        wait::within(Duration::from_secs(3), "the connection is closed", || {
+            (backend.open() == 0).then_some(())
+        });
+        heard.take();
+        said(&mut wire, "RSET", "250");
+    }
+}
+
+/// The first attempt, on the connection of the last transaction, does not use up the time of the second one.
+#[test]
+fn a_connection_that_is_replaced_has_the_whole_time_for_its_login() {
+    let heard = Heard::default();
+    let slow = Duration::from_millis(1400);
+    let memory = heard.clone();
+    let backend = Backend::smtp_receiving("one", 1, move |line| {
+        if line.starts_with("MAIL") {
+            std::thread::sleep(slow);
+        }
+        memory.0.lock().unwrap().push(line.to_owned());
+    });
+    let routes = [route("one", &json!({ "domains": ["one.test"] }), &[("SMTP", backend.address())])];
+    let times = json!({ "timeouts": { "connect": "2s" } });
+    let site = Site::start(&with(open_to_all(), &times), &routes);
+    let mut wire = greeted(site.of("SMTP")).unwrap();
+    wire.smtp("EHLO client.test").unwrap();
+    for _ in 0..2 {
+        said(&mut wire, "MAIL FROM:<s@example.test>", "250 2.0.0 OK");
+        said(&mut wire, "RCPT TO:<a@one.test>", "250 2.1.5 one");
+        said(&mut wire, "DATA", "354");
+        said(&mut wire, "text\r\n.", "250 2.0.0 queued by one");
+    }
+    assert_eq!(backend.accepted(), 2);
+}
+
 /// EHLO ends a transaction, and another name is not the one that the backend knows.
 #[test]
 fn after_another_ehlo_the_backend_gets_a_new_connection() {

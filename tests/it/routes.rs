@@ -433,6 +433,44 @@ fn a_user_without_a_route_is_refused_in_the_words_of_the_backends() {
 }
 
 #[test]
+fn within_a_domain_neither_words_nor_time_of_a_refusal_tell_who_is_in_a_list() {
+    let (org, net) = (scripted("org"), scripted("net"));
+    let listed = json!({ "users": ["bob@example.net", "al@example.net", "joe@example.org"] });
+    let site = Site::start(
+        &json!({}),
+        &[
+            route("org", &json!({ "domains": ["example.org", "example.com"] }), &addresses(&org)),
+            route("net", &listed, &addresses(&net)),
+        ],
+    );
+    let refused = |protocol, user: &str| {
+        let started = Instant::now();
+        (site.log_in(protocol, user, WRONG), started.elapsed())
+    };
+    for (protocol, words) in [
+        ("IMAP", "a NO [AUTHENTICATIONFAILED] Authentication failed."),
+        ("POP3", "-ERR [AUTH] Authentication failed."),
+        ("SMTP", "535 5.7.8 Error: authentication failed: (reason unavailable)"),
+    ] {
+        // The listener learns the words of `org`, and that its backends refuse at once.
+        for user in ["bob", "joe"].into_iter().cycle().take(10) {
+            let (answer, _) = refused(protocol, &format!("{user}@example.com"));
+            assert!(answer.ends_with("refused by org"), "{protocol}: {answer}");
+        }
+        // The backend of the list has not refused anybody yet, so its time is two seconds.
+        let (unlisted, took) = refused(protocol, "eve@example.net");
+        assert_eq!(unlisted, words, "{protocol}");
+        assert!(took > Duration::from_millis(1500), "{protocol}: {took:?}");
+        for user in ["bob@example.net", "AL@example.net", "joe@example.org", "eve@example.org"] {
+            assert_eq!(refused(protocol, user).0, words, "{protocol}: {user}");
+        }
+        let (elsewhere, took) = refused(protocol, "me@elsewhere.test");
+        assert!(elsewhere.ends_with("refused by org"), "{protocol}: {elsewhere}");
+        assert!(took < Duration::from_millis(1500), "{protocol}: {took:?}");
+    }
+}
+
+#[test]
 fn a_changed_route_applies_to_the_next_login_and_keeps_open_sessions() {
     let (old, new) = (scripted("old"), scripted("new"));
     let matches = json!({ "domains": ["example.org"] });

@@ -1,5 +1,6 @@
 //! Long lists of users: the names in one text, with an index of four bytes for each.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -15,6 +16,8 @@ pub struct UserList {
     text: Box<[u8]>,
     /// The positions of the names in `text`.
     index: HashTable<u32>,
+    /// The hashes of their domains, in order.
+    domains: Box<[u64]>,
 }
 
 /// A name with its hash, for the lookup in several lists.
@@ -43,7 +46,7 @@ impl UserList {
     pub fn new(users: impl IntoIterator<Item = User>) -> Self {
         let mut list = Builder::default();
         for user in users {
-            list.add(user.as_bytes());
+            list.add(&user);
         }
         list.finish()
     }
@@ -66,6 +69,13 @@ impl UserList {
         self.index.find(user.hash, |start| name_at(&self.text, *start) == user.name).is_some()
     }
 
+    /// Tells whether a user of the list has the same domain, or also none. Two domains have one hash by accident so
+    /// rarely that the answer needs no comparison.
+    #[must_use]
+    pub fn has_domain_of(&self, user: &User) -> bool {
+        self.domains.binary_search(&hash_of_domain(user)).is_ok()
+    }
+
     /// Returns all names.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.text.split_inclusive(|byte| *byte == b'\n').map(|name| name.strip_suffix(b"\n").unwrap_or(name))
@@ -74,7 +84,8 @@ impl UserList {
     /// Returns the memory that the list needs, in bytes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.text.len().saturating_add(self.index.allocation_size())
+        let domains = self.domains.len().saturating_mul(size_of::<u64>());
+        self.text.len().saturating_add(self.index.allocation_size()).saturating_add(domains)
     }
 }
 
@@ -83,26 +94,36 @@ impl UserList {
 struct Builder {
     text: Vec<u8>,
     index: HashTable<u32>,
+    domains: HashSet<u64>,
 }
 
 impl Builder {
-    fn add(&mut self, name: &[u8]) {
+    fn add(&mut self, user: &User) {
+        let name = user.as_bytes();
         let Ok(start) = u32::try_from(self.text.len()) else { return };
-        let user = Hashed::new(name);
-        if self.index.find(user.hash, |start| name_at(&self.text, *start) == name).is_some() {
+        let hashed = Hashed::new(name);
+        if self.index.find(hashed.hash, |start| name_at(&self.text, *start) == name).is_some() {
             return;
         }
         self.text.extend_from_slice(name);
         self.text.push(b'\n');
         let text = &self.text;
-        self.index.insert_unique(user.hash, start, |start| HASHER.hash_one(name_at(text, *start)));
+        self.index.insert_unique(hashed.hash, start, |start| HASHER.hash_one(name_at(text, *start)));
+        self.domains.insert(hash_of_domain(user));
     }
 
     fn finish(mut self) -> UserList {
         let text = self.text.into_boxed_slice();
         self.index.shrink_to_fit(|start| HASHER.hash_one(name_at(&text, *start)));
-        UserList { text, index: self.index }
+        let mut domains: Box<[u64]> = self.domains.into_iter().collect();
+        domains.sort_unstable();
+        UserList { text, index: self.index, domains }
     }
+}
+
+/// Hashes the domain of a user. Users without one have one hash too.
+fn hash_of_domain(user: &User) -> u64 {
+    HASHER.hash_one(user.domain().unwrap_or_default())
 }
 
 fn name_at(text: &[u8], start: u32) -> &[u8] {
@@ -142,5 +163,15 @@ mod tests {
         assert!((10_000..20_000).all(|number| !has(&name(number))));
         assert!(!has(&User::new(b"user1@example.or")) && !has(&User::new(b"")));
         assert_eq!(format!("{list:?}"), "UserList(10000)");
+    }
+
+    #[test]
+    fn a_list_knows_the_domains_of_its_users() {
+        let user = |name: &str| User::new(name.as_bytes());
+        let list = UserList::new(["al@a.example", "bob@b.example", "al@b.example"].map(user));
+        assert!(list.has_domain_of(&user("joe@b.example")) && list.has_domain_of(&user("al@A.example")));
+        assert!(!list.has_domain_of(&user("al@c.example")) && !list.has_domain_of(&user("al")));
+        assert_eq!(list.domains.len(), 2);
+        assert!(UserList::new([user("al")]).has_domain_of(&user("bob")));
     }
 }

@@ -28,8 +28,8 @@ use super::replies::{Replies, Reply};
 use super::text::{Extent, Place, chunk_size};
 use super::{CloseReason, Interrupted, MAX_COMMAND_LINE, Passage, SmtpStart};
 use refused::{
-    AUTH, BDAT, CONTROL_CHARACTERS, NONE, RCPT, Refused, Resemblance, STARTTLS, TOO_LONG, XCLIENT, XFORWARD,
-    resemblance,
+    AUTH, BDAT, CONTROL_CHARACTERS, EHLO, HELO, MAIL, NONE, RCPT, Refused, Resemblance, STARTTLS, TOO_LONG,
+    XCLIENT, XFORWARD, resemblance,
 };
 
 /// Follows both directions.
@@ -312,10 +312,10 @@ impl SmtpFollower {
         text: &[u8],
         mut refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>,
     ) -> Option<Look> {
-        // Backends may read more spellings than we do. A recipient that we cannot read is not passed.
+        // Backends may read more spellings than we do. What we cannot read of the envelope is not passed.
         let Some(line) = command::parse(text) else {
-            let is_recipient = matches!(resemblance(text, true, [RCPT]), Resemblance::Is(_));
-            return is_recipient.then_some(Look::Refuse { length, answer: INVALID_COMMAND });
+            let is_envelope = matches!(resemblance(text, true, [RCPT, MAIL, HELO, EHLO]), Resemblance::Is(_));
+            return is_envelope.then_some(Look::Refuse { length, answer: INVALID_COMMAND });
         };
         let is_leaving = match line.verb {
             Verb::Rcpt if line.arguments.is_empty() => {

@@ -2,8 +2,7 @@
 //!
 //! An endpoint has series from its first connection until no configuration with it is used any more.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, Registry};
@@ -12,27 +11,18 @@ use crate::model::metric;
 use crate::net::BackendAddress;
 use crate::protocol::Protocol;
 
-use super::OTHER;
+use super::families::{Family, Kept, Series};
 
 /// The metrics of all endpoints.
+pub(crate) type EndpointFamilies = Family<EndpointSeries>;
+
+/// The metric handles of one endpoint for one protocol.
+pub(crate) type EndpointMetrics = Kept<EndpointSeries>;
+
+/// The series with the label `backend`.
 #[derive(Debug)]
-pub(crate) struct EndpointFamilies {
+pub(crate) struct EndpointSeries {
     connections: IntCounterVec,
-    known: Mutex<HashMap<Key, Weak<EndpointMetrics>>>,
-}
-
-/// An endpoint and a protocol. `None`: all endpoints that have no series of their own.
-type Key = (Option<BackendAddress>, Protocol);
-
-/// The metric handles of one endpoint for one protocol. When the last user drops them, the series are removed.
-#[derive(Debug)]
-pub(crate) struct EndpointMetrics {
-    key: Key,
-    /// The value of the label `backend`.
-    name: String,
-    /// In the order of [`Connection`].
-    counters: [IntCounter; 3],
-    families: Arc<EndpointFamilies>,
 }
 
 /// What came of a connection to an endpoint; the label `outcome`.
@@ -66,36 +56,32 @@ impl Connection {
     }
 }
 
-impl EndpointFamilies {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Arc<Self>> {
-        let connections = metric::BACKEND_CONNECTIONS.counters(registry)?;
-        Ok(Arc::new(Self { connections, known: Mutex::default() }))
+impl EndpointSeries {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self { connections: metric::BACKEND_CONNECTIONS.counters(registry)? })
+    }
+}
+
+impl Series for EndpointSeries {
+    type Id = BackendAddress;
+    /// In the order of [`Connection`].
+    type Handles = [IntCounter; 3];
+
+    fn handles(&self, [name, protocol]: [&str; 2]) -> [IntCounter; 3] {
+        Connection::ALL.map(|outcome| self.connections.with_label_values(&[name, protocol, outcome.name()]))
     }
 
-    /// Returns the handles of an endpoint and creates them on first use. Without an `address` of their own, or with
-    /// `limit` others, they are those of all other endpoints.
-    fn within(
-        self: &Arc<Self>,
-        limit: usize,
-        address: Option<&BackendAddress>,
-        protocol: Protocol,
-    ) -> Arc<EndpointMetrics> {
-        let mut known = self.known.lock();
-        let mut key = (address.cloned(), protocol);
-        if !known.contains_key(&key) && known.len() >= limit {
-            key.0 = None;
+    fn remove(&self, _: &[IntCounter; 3], [name, protocol]: [&str; 2]) {
+        for outcome in Connection::ALL {
+            // The series exist since the handles were made.
+            let _ = self.connections.remove_label_values(&[name, protocol, outcome.name()]);
         }
-        if let Some(same) = known.get(&key).and_then(Weak::upgrade) {
-            return same;
-        }
-        let name = key.0.as_ref().map_or_else(|| OTHER.to_owned(), ToString::to_string);
-        let counter = |outcome: Connection| {
-            self.connections.with_label_values(&[name.as_str(), protocol.name(), outcome.name()])
-        };
-        let counters = Connection::ALL.map(counter);
-        let made = Arc::new(EndpointMetrics { key: key.clone(), name, counters, families: Arc::clone(self) });
-        known.insert(key, Arc::downgrade(&made));
-        made
+    }
+}
+
+impl EndpointFamilies {
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Arc<Self>> {
+        Ok(Self::new(EndpointSeries::register(registry)?, MAX_ENDPOINTS))
     }
 }
 
@@ -107,9 +93,8 @@ impl UsedEndpoints {
         previous: Option<&Self>,
         endpoints: &[BackendAddress],
     ) -> Self {
-        let is_kept = |metrics: &&Arc<EndpointMetrics>| {
-            metrics.key.0.as_ref().is_none_or(|address| endpoints.contains(address))
-        };
+        let is_kept =
+            |metrics: &&Arc<EndpointMetrics>| metrics.id().is_none_or(|address| endpoints.contains(address));
         let previous = previous.filter(|previous| previous.protocol == protocol);
         let kept = previous.map(|previous| previous.used.lock().iter().filter(is_kept).cloned().collect());
         Self { families: Arc::clone(families), protocol, used: Mutex::new(kept.unwrap_or_default()) }
@@ -118,10 +103,10 @@ impl UsedEndpoints {
     /// Returns the handles of an endpoint. `None`: of all endpoints that an auth service has named.
     pub(crate) fn of(&self, address: Option<&BackendAddress>) -> Arc<EndpointMetrics> {
         let mut used = self.used.lock();
-        if let Some(same) = used.iter().find(|metrics| metrics.key.0.as_ref() == address) {
+        if let Some(same) = used.iter().find(|metrics| metrics.id() == address) {
             return Arc::clone(same);
         }
-        let made = self.families.within(MAX_ENDPOINTS, address, self.protocol);
+        let made = self.families.of(address, self.protocol);
         if !used.iter().any(|known| Arc::ptr_eq(known, &made)) {
             used.push(Arc::clone(&made));
         }
@@ -132,7 +117,7 @@ impl UsedEndpoints {
 impl EndpointMetrics {
     /// Counts a connection.
     pub(crate) fn count(&self, what: Connection) {
-        let [answered, unreachable, failed] = &self.counters;
+        let [answered, unreachable, failed] = &self.handles;
         match what {
             Connection::Answered => answered.inc(),
             Connection::Unreachable => unreachable.inc(),
@@ -141,23 +126,7 @@ impl EndpointMetrics {
     }
 }
 
-impl Drop for EndpointMetrics {
-    fn drop(&mut self) {
-        // Keep the lock, so that the series are not removed after the endpoint has come back and uses them.
-        let families = Arc::clone(&self.families);
-        let mut known = families.known.lock();
-        if known.get(&self.key).is_some_and(|metrics| metrics.strong_count() == 0) {
-            known.remove(&self.key);
-            for outcome in Connection::ALL {
-                // The series exist since the handles were made.
-                let labels = [self.name.as_str(), self.key.1.name(), outcome.name()];
-                let _ = families.connections.remove_label_values(&labels);
-            }
-        }
-    }
-}
-
-/// Endpoints, each counted once for each protocol, that have series of their own. Further ones share [`OTHER`].
+/// Endpoints, each counted once for each protocol, that have series of their own.
 const MAX_ENDPOINTS: usize = 4096;
 
 #[cfg(test)]
@@ -198,10 +167,10 @@ mod tests {
 
     #[test]
     fn endpoints_beyond_the_limit_share_their_series() {
-        let families = EndpointFamilies::register(&Registry::new()).unwrap();
-        let of = |last| families.within(2, Some(&at(last)), Protocol::Imap);
+        let families = EndpointFamilies::new(EndpointSeries::register(&Registry::new()).unwrap(), 2);
+        let of = |last| families.of(Some(&at(last)), Protocol::Imap);
         let (_one, _two, three, four) = (of(1), of(2), of(3), of(4));
-        assert!(three.key.0.is_none() && Arc::ptr_eq(&three, &four));
+        assert!(three.id().is_none() && Arc::ptr_eq(&three, &four));
         assert_eq!(of(1).name, "10.0.0.1:143");
     }
 }

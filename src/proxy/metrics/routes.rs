@@ -2,125 +2,95 @@
 //!
 //! A route has series from its first login until neither a configuration nor a session uses it any more.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::model::{RouteId, metric};
-use crate::protocol::Protocol;
 use crate::proxy::login_results::{LoginResult, LoginResults};
 
-use super::OTHER;
+use super::families::{Family, Kept, Series};
 
 /// The metrics of all routes.
+pub(crate) type RouteFamilies = Family<RouteSeries>;
+
+/// The metric handles of one route for one protocol.
+pub(crate) type RouteMetrics = Kept<RouteSeries>;
+
+/// The series with the label `route`.
 #[derive(Debug)]
-pub(crate) struct RouteFamilies {
+pub(crate) struct RouteSeries {
     logins: IntCounterVec,
     open: IntGaugeVec,
-    known: Mutex<HashMap<Key, Weak<RouteMetrics>>>,
 }
 
-/// A route and a protocol. `None`: all routes that have no series of their own.
-type Key = (Option<RouteId>, Protocol);
-
-/// The metric handles of one route for one protocol. When the last user drops them, the series are removed.
+/// Counts logins and open sessions.
 #[derive(Debug)]
-pub(crate) struct RouteMetrics {
-    key: Key,
-    /// The value of the label `route`.
-    name: String,
+pub(crate) struct RouteHandles {
     logins: LoginResults,
     open: IntGauge,
-    families: Arc<RouteFamilies>,
 }
 
 /// Counts a session of a route's user until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RouteSession(Arc<RouteMetrics>);
 
-impl RouteFamilies {
-    pub(super) fn register(registry: &Registry) -> prometheus::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+impl RouteSeries {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
             logins: metric::ROUTE_LOGINS.counters(registry)?,
             open: metric::ROUTE_SESSIONS_OPEN.gauges(registry)?,
-            known: Mutex::default(),
-        }))
+        })
+    }
+}
+
+impl Series for RouteSeries {
+    type Id = RouteId;
+    type Handles = RouteHandles;
+
+    fn handles(&self, labels: [&str; 2]) -> RouteHandles {
+        RouteHandles { logins: LoginResults::new(&self.logins), open: self.open.with_label_values(&labels) }
     }
 
-    /// Returns the handles of a route and creates them on first use.
-    pub(crate) fn of(self: &Arc<Self>, route: &RouteId, protocol: Protocol) -> Arc<RouteMetrics> {
-        self.within(MAX_ROUTES, route, protocol)
+    fn remove(&self, handles: &RouteHandles, [name, protocol]: [&str; 2]) {
+        handles.logins.remove(name, protocol);
+        // The series exists since the handles were made.
+        let _ = self.open.remove_label_values(&[name, protocol]);
     }
+}
 
-    /// As [`Self::of`], with this limit instead of [`MAX_ROUTES`].
-    fn within(self: &Arc<Self>, limit: usize, route: &RouteId, protocol: Protocol) -> Arc<RouteMetrics> {
-        let mut known = self.known.lock();
-        let mut key = (Some(route.clone()), protocol);
-        if !known.contains_key(&key) && known.len() >= limit {
-            key.0 = None;
-        }
-        if let Some(same) = known.get(&key).and_then(Weak::upgrade) {
-            return same;
-        }
-        let name = key.0.as_ref().map_or_else(|| OTHER.to_owned(), RouteId::to_string);
-        let made = Arc::new(RouteMetrics {
-            logins: LoginResults::new(&self.logins),
-            open: self.open.with_label_values(&[name.as_str(), protocol.name()]),
-            name,
-            key: key.clone(),
-            families: Arc::clone(self),
-        });
-        known.insert(key, Arc::downgrade(&made));
-        made
+impl RouteFamilies {
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Arc<Self>> {
+        Ok(Self::new(RouteSeries::register(registry)?, MAX_ROUTES))
     }
 }
 
 impl RouteMetrics {
-    pub(crate) fn protocol(&self) -> Protocol {
-        self.key.1
-    }
-
     /// Counts a login.
     pub(crate) fn login(&self, result: LoginResult) {
-        self.logins.count(&self.name, self.key.1.name(), result);
+        self.handles.logins.count(&self.name, self.protocol().name(), result);
     }
 
     /// Counts an open session.
     pub(crate) fn open(self: Arc<Self>) -> RouteSession {
-        self.open.inc();
+        self.handles.open.inc();
         RouteSession(self)
     }
 }
 
 impl Drop for RouteSession {
     fn drop(&mut self) {
-        self.0.open.dec();
+        self.0.handles.open.dec();
     }
 }
 
-impl Drop for RouteMetrics {
-    fn drop(&mut self) {
-        // Keep the lock, so that the series are not removed after the route has come back and uses them.
-        let families = Arc::clone(&self.families);
-        let mut known = families.known.lock();
-        if known.get(&self.key).is_some_and(|metrics| metrics.strong_count() == 0) {
-            known.remove(&self.key);
-            let protocol = self.key.1.name();
-            self.logins.remove(&self.name, protocol);
-            // The series exists since the handles were made.
-            let _ = families.open.remove_label_values(&[self.name.as_str(), protocol]);
-        }
-    }
-}
-
-/// Routes, each counted once for each protocol, that have series of their own. Further ones share [`OTHER`].
+/// Routes, each counted once for each protocol, that have series of their own.
 const MAX_ROUTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Protocol;
 
     fn id(name: &str) -> RouteId {
         RouteId { namespace: "mail".to_owned(), name: name.to_owned() }
@@ -129,9 +99,9 @@ mod tests {
     #[test]
     fn a_route_is_forgotten_after_its_last_session_and_others_share_the_rest() {
         let registry = Registry::new();
-        let families = RouteFamilies::register(&registry).unwrap();
+        let families = RouteFamilies::new(RouteSeries::register(&registry).unwrap(), 2);
         let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        let of = |name: &str| families.within(2, &id(name), Protocol::Imap);
+        let of = |name: &str| families.of(Some(&id(name)), Protocol::Imap);
         let (one, _two, three) = (of("one"), of("two"), of("three"));
         for metrics in [&one, &three] {
             metrics.login(LoginResult::Refused);

@@ -117,7 +117,7 @@ impl Session {
                 }
                 let place = match routed {
                     Routed::To(place) => place,
-                    Routed::Nowhere if !self.has_routes() => {
+                    Routed::Nowhere(_) if !self.has_routes() => {
                         return self.fail(pending, End::NoBackend, record).await;
                     }
                     other => return Box::pin(self.refuse_unplaced(pending, other, record)).await,
@@ -161,11 +161,14 @@ impl Session {
         let started = StdInstant::now();
         record.user = session_user(&request, &pending, None);
         let user = user(&request, &pending);
+        let upstream = Arc::clone(&place.upstream);
         let login = BackendLogin::Request(request);
         let authorised = Authorised { place, login, has_clients_password: true, user };
         let decision = self.try_backend(authorised, pending, record).await;
         if decision.is_ok() && matches!(record.refused, Some(End::LoginRefused)) {
-            self.served.counters.refusals.add(started.elapsed());
+            let took = started.elapsed();
+            self.served.counters.refusals.add(took);
+            upstream.refusals.add(took);
         }
         decision
     }
@@ -259,7 +262,8 @@ impl Session {
         }
     }
 
-    /// `passthrough`: relays the backend's refusal, and the client may try again.
+    /// `passthrough`: relays the backend's refusal, and the client may try again. Where a list has users of the domain,
+    /// all wrong passwords of the domain get the same words.
     async fn refuse_verbatim(
         &mut self,
         pending: PendingLogin,
@@ -271,12 +275,16 @@ impl Session {
             RefusalCause::Credentials | RefusalCause::Client => End::LoginRefused,
             RefusalCause::Server => backend_refused(cause, true, reply),
         });
+        let is_banned = self.count_refusal(cause);
+        let pending = countable(pending, cause);
         if cause == RefusalCause::Credentials {
+            if self.is_of_listed_domain(record) {
+                return self.refuse_with(notices::wrong_password(self.protocol()), pending, is_banned).await;
+            }
             self.hear_refusal(record, reply);
         }
-        let is_banned = self.count_refusal(cause);
         let mut out = Vec::new();
-        let next = countable(pending, cause).refuse_verbatim(reply, &mut out);
+        let next = pending.refuse_verbatim(reply, &mut out);
         self.refused(next, out, is_banned).await
     }
 

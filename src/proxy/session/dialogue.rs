@@ -11,13 +11,13 @@ use crate::protocol::{Backend, BackendError, Protocol};
 use crate::tls::HandshakeError;
 
 use crate::proxy::connection::Connection;
+use crate::proxy::connector::Connector;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::end::End;
-use crate::proxy::route::Route;
 
 /// A connection on which the backend's state machine runs.
 pub(super) struct Dialogue<'a> {
-    route: &'a Route,
+    connector: &'a Connector,
     pub(super) address: &'a BackendAddress,
     pub(super) connection: Connection,
     /// Bytes that the state machine wants to send.
@@ -50,7 +50,7 @@ struct Talk {
 impl<'a> Dialogue<'a> {
     /// `deadline` is for the whole login. `patience` is the time that starts again after a relayed challenge.
     pub(super) fn new(
-        route: &'a Route,
+        connector: &'a Connector,
         address: &'a BackendAddress,
         connection: Connection,
         (deadline, patience): (Deadline, Duration),
@@ -58,14 +58,14 @@ impl<'a> Dialogue<'a> {
         has_clients_password: bool,
     ) -> Self {
         Self {
-            route,
+            connector,
             address,
             connection,
             out: Vec::new(),
             began: Instant::now(),
             deadline,
             patience,
-            behind_header: takes_introductions && route.has_header(),
+            behind_header: takes_introductions && connector.has_header(),
             talk: Talk::default(),
             has_clients_password,
         }
@@ -86,7 +86,8 @@ impl<'a> Dialogue<'a> {
     /// Does the TLS handshake after the backend's STARTTLS reply.
     pub(super) async fn upgrade(mut self, agreed: BackendStartTls) -> Result<(Self, Backend), End> {
         self.talk.is_fresh = false;
-        let handshake = timeout_at(self.deadline.at(), self.route.start_tls(self.connection, self.address));
+        let handshake =
+            timeout_at(self.deadline.at(), self.connector.start_tls(self.connection, self.address));
         self.connection = handshake.await.unwrap_or(Err(End::TlsTimeout(CONNECT_FIELD)))?;
         let backend = agreed.secured(&mut self.out);
         Ok((self, backend))
@@ -126,7 +127,7 @@ impl<'a> Dialogue<'a> {
     pub(super) fn explain(&self, end: End) -> End {
         match end {
             End::Backend(BackendError::Unavailable { .. } | BackendError::SpeaksTls) => end,
-            End::BackendGone if !self.talk.is_heard => End::BackendMute(self.route.silence()),
+            End::BackendGone if !self.talk.is_heard => End::BackendMute(self.connector.silence()),
             End::BackendGone if self.has_clients_password && self.talk.longest > LONG_COMMAND => {
                 End::LongLogin { bytes: self.talk.longest }
             }
@@ -144,7 +145,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn silence(&self, waited: Duration) -> End {
-        End::BackendSilent { waited, silence: self.route.silence() }
+        End::BackendSilent { waited, silence: self.connector.silence() }
     }
 }
 
@@ -201,24 +202,28 @@ mod tests {
     use crate::model::Reach;
     use crate::net::{ListenAddress, Socket, Stream};
     use crate::protocol::backend::RefusalCause;
-    use crate::proxy::route::BackendTls;
+    use crate::proxy::connector::BackendTls;
     use crate::proxy::tests::socket;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Creates a route with this PROXY header.
-    fn route(header: &[u8]) -> Route {
+    /// Creates a connector with this PROXY header.
+    fn connector(header: &[u8]) -> Connector {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
         let resolver = &socket.listeners[0].resolver;
-        Route::new(&dns, resolver, Reach::Anywhere, BackendTls::Disabled, header.to_vec())
+        Connector::new(&dns, resolver, Reach::Anywhere, BackendTls::Disabled, header.to_vec())
     }
 
-    /// Creates a dialogue on `connection`, after the route's header.
-    fn dialogue<'a>(route: &'a Route, address: &'a BackendAddress, connection: UnixStream) -> Dialogue<'a> {
+    /// Creates a dialogue on `connection`, after the connector's header.
+    fn dialogue<'a>(
+        connector: &'a Connector,
+        address: &'a BackendAddress,
+        connection: UnixStream,
+    ) -> Dialogue<'a> {
         let connection = Connection::to_backend(Stream::Plain(Socket::Unix(connection)));
         Dialogue::new(
-            route,
+            connector,
             address,
             connection,
             (Deadline::new(Instant::now() + PATIENCE), PATIENCE),
@@ -237,9 +242,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_leaves_a_silent_backend_soon_leaves_by_itself_and_later_because_of_it() {
-        let (route, address) = (route(b""), address());
+        let (connector, address) = (connector(b""), address());
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut dialogue = dialogue(&route, &address, ours);
+        let mut dialogue = dialogue(&connector, &address, ours);
         tokio::time::advance(Duration::from_secs(4)).await;
         assert!(dialogue.long_silence().is_none());
         tokio::time::advance(Duration::from_millis(2999)).await;
@@ -251,9 +256,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_backend_that_never_greets_is_silent_and_one_that_stops_is_late() {
-        let (route, address) = (route(b""), address());
+        let (connector, address) = (connector(b""), address());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut silent = dialogue(&route, &address, ours);
+        let mut silent = dialogue(&connector, &address, ours);
         // Connecting has used some of `timeouts.connect`.
         tokio::time::advance(Duration::from_millis(1)).await;
         let end = silent.exchange().await.unwrap_err();
@@ -261,7 +266,7 @@ mod tests {
         assert!(end.to_string().contains("upstream.tls.mode: Implicit"), "{end}");
         let (ours, mut late) = UnixStream::pair().unwrap();
         late.write_all(b"+OK\r\n").await.unwrap();
-        let mut dialogue = dialogue(&route, &address, ours);
+        let mut dialogue = dialogue(&connector, &address, ours);
         dialogue.exchange().await.unwrap();
         assert!(matches!(dialogue.exchange().await, Err(End::BackendTimeout)));
         theirs.shutdown().await.unwrap();
@@ -269,9 +274,9 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_sent_before_what_came_first_is_judged() {
-        let (route, address) = (route(b""), address());
+        let (connector, address) = (connector(b""), address());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut dialogue = dialogue(&route, &address, ours);
+        let mut dialogue = dialogue(&connector, &address, ours);
         theirs.write_all(b"-ERR what\r\n").await.unwrap();
         dialogue.out = b"PASS secret\r\n".to_vec();
         dialogue.exchange().await.unwrap();
@@ -284,9 +289,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_while_a_client_answers_a_challenge_is_judged_before_the_answer_is_sent() {
-        let (route, address) = (route(b""), address());
+        let (connector, address) = (connector(b""), address());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut dialogue = dialogue(&route, &address, ours);
+        let mut dialogue = dialogue(&connector, &address, ours);
         theirs.write_all(b"+ Y2hhbGxlbmdl\r\n").await.unwrap();
         dialogue.exchange().await.unwrap();
         let challenge = dialogue.connection.input.len();
@@ -300,10 +305,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_behind_a_header_counts_when_the_next_answer_is_the_next_commands() {
-        let (route, address) = (route(b"PROXY UNKNOWN\r\n"), address());
+        let (connector, address) = (connector(b"PROXY UNKNOWN\r\n"), address());
         for (rest, is_meant) in [(&b"+OK bye\r\n"[..], true), (b"+OK\r\n+OK bye\r\n", false), (b"", false)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let mut dialogue = dialogue(&route, &address, ours);
+            let mut dialogue = dialogue(&connector, &address, ours);
             dialogue.talk.asked = 1;
             theirs.write_all(rest).await.unwrap();
             theirs.shutdown().await.unwrap();
@@ -312,7 +317,7 @@ mod tests {
             assert!(is_meant || matches!(judged, Err(End::BehindHeader(_))));
         }
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut later = dialogue(&route, &address, ours);
+        let mut later = dialogue(&connector, &address, ours);
         later.talk.asked = 2;
         assert!(later.judge(Protocol::Pop3, &refusal()).await.is_ok(), "PASS was refused");
     }

@@ -8,7 +8,7 @@ use crate::protocol::notices::{self, RefusalText};
 use crate::protocol::{BackendError, PendingLogin};
 
 use super::client::Session;
-use super::routing::Routed;
+use super::routing::{RefusedLike, Routed};
 use super::upstream::Decision;
 use crate::proxy::end::End;
 use crate::proxy::record::{Record, SessionUser};
@@ -25,27 +25,10 @@ impl Session {
             Routed::Undecided(route) => End::RouteUndecided(route),
             Routed::Held(route, _) => End::RouteHeld(route),
             Routed::UserHeld(reason) => End::UserHeld(reason),
-            Routed::To(_) | Routed::Nowhere => return self.refuse_unrouted(pending, record).await,
+            Routed::To(_) => End::Internal("a login with a backend was refused"),
+            Routed::Nowhere(like) => return self.refuse_unrouted(pending, like, record).await,
         };
         self.refuse_failed(pending, end, record).await
-    }
-
-    /// Refuses a login without a backend like a wrong password: with the same words, after the same time.
-    async fn refuse_unrouted(&mut self, pending: PendingLogin, record: &mut Record) -> Result<Decision, End> {
-        record.refused = Some(End::LoginRefused);
-        if pending.is_mail() {
-            let is_banned = self.count_refusal(RefusalCause::Client);
-            return self.refuse_with(notices::UNKNOWN_RECIPIENT, pending, is_banned).await;
-        }
-        let is_banned = self.count_refusal(RefusalCause::Credentials);
-        self.while_deciding(sleep(self.served.counters.refusals.average())).await?;
-        self.end_if_banned().await?;
-        let Some(words) = self.served.counters.words.learnt() else {
-            return self.refuse_with(notices::wrong_password(self.protocol()), pending, is_banned).await;
-        };
-        let mut out = Vec::new();
-        let next = pending.refuse(&words.text, Some(&words.code), &mut out);
-        self.refused(next, out, is_banned).await
     }
 
     /// Stores the words with which a backend has refused a wrong password.
@@ -57,6 +40,14 @@ impl Session {
         let login = record.login.as_deref().unwrap_or_default();
         let names = format!("{}@{login}", String::from_utf8_lossy(user));
         self.served.counters.words.hear(self.protocol(), (&names, self.ends.client), reply);
+    }
+
+    /// Tells whether a list has users of the domain of a login that a backend has refused.
+    pub(super) fn is_of_listed_domain(&self, record: &Record) -> bool {
+        let Some(SessionUser::Login(user)) = &record.user else { return false };
+        let served = self.served.routes.load();
+        let routes = served.routes.as_ref();
+        routes.is_some_and(|routes| routes.listed_domain(&routes.rules.of_name(user).user).is_some())
     }
 
     /// Answers a login that failed. With an auth service that alone decides, the client gets nginx's line, and the
@@ -107,7 +98,38 @@ impl Session {
         self.refuse_with(notices::CANCELLED, pending.uncounted(), false).await
     }
 
-    async fn refuse_with(
+    /// Refuses a login without a backend like a wrong password: with the same words, after the same time.
+    async fn refuse_unrouted(
+        &mut self,
+        pending: PendingLogin,
+        like: RefusedLike,
+        record: &mut Record,
+    ) -> Result<Decision, End> {
+        record.refused = Some(End::LoginRefused);
+        if pending.is_mail() {
+            let is_banned = self.count_refusal(RefusalCause::Client);
+            return self.refuse_with(notices::UNKNOWN_RECIPIENT, pending, is_banned).await;
+        }
+        let is_banned = self.count_refusal(RefusalCause::Credentials);
+        let counters = &self.served.counters;
+        let (time, words) = match &like {
+            RefusedLike::Listener => (&counters.refusals, counters.words.learnt()),
+            RefusedLike::Domain(None) => (&counters.refusals, None),
+            RefusedLike::Domain(Some(upstream)) => (&*upstream.refusals, None),
+        };
+        let time = time.average();
+        self.while_deciding(sleep(time)).await?;
+        self.end_if_banned().await?;
+        let Some(words) = words else {
+            return self.refuse_with(notices::wrong_password(self.protocol()), pending, is_banned).await;
+        };
+        let mut out = Vec::new();
+        let next = pending.refuse(&words.text, Some(&words.code), &mut out);
+        self.refused(next, out, is_banned).await
+    }
+
+    /// Refuses a login with this text. The client may try again unless it is banned.
+    pub(super) async fn refuse_with(
         &mut self,
         RefusalText { code, text }: RefusalText,
         pending: PendingLogin,

@@ -10,7 +10,7 @@ use crate::model::routes::Placement;
 use crate::model::{Backend, Routes, Routing, SessionId};
 use crate::net::BackendAddress;
 use crate::protocol::backend::BackendLogin;
-use crate::protocol::user::{Named, UserRules, name_of};
+use crate::protocol::user::{Named, User, UserRules, name_of};
 use crate::protocol::{BackendError, LoginRequest, Mechanism, PendingLogin, Protocol};
 use crate::secret::Secret;
 
@@ -22,14 +22,14 @@ use crate::proxy::end::End;
 use crate::proxy::exclusive::{Hold, HoldReason};
 use crate::proxy::record::SessionUser;
 use crate::proxy::serving::ServedListener;
-use crate::proxy::upstreams::{OwnBackend, ServedRoutes};
+use crate::proxy::upstreams::{OwnBackend, ServedRoutes, ServedUpstream};
 
 /// Where a login goes.
 #[derive(Debug)]
 pub(super) enum Routed {
     To(Place),
     /// The user has no route or a refused one, and the listener has no backend of its own.
-    Nowhere,
+    Nowhere(RefusedLike),
     /// The user may be in a list of this `MailRoute`, which could not be read yet.
     Undecided(String),
     /// The users of this `MailRoute` are held; how long a login waits.
@@ -38,13 +38,40 @@ pub(super) enum Routed {
     UserHeld(HoldReason),
 }
 
+/// Which wrong passwords a login without a backend is refused like.
+#[derive(Debug)]
+pub(super) enum RefusedLike {
+    /// Those of all backends of the listener: the users of its domain go to one place, so neither words nor time tell
+    /// them apart.
+    Listener,
+    /// Those of its domain, because a list has users of it. Their words do not depend on the backend, and they are
+    /// refused after the time that this one needs, if there is one.
+    Domain(Option<Arc<ServedUpstream>>),
+}
+
+impl RefusedLike {
+    fn of(served: &ServedRoutes, user: &User) -> Self {
+        let Some(routes) = &served.routes else { return Self::Listener };
+        let Some(domain) = routes.listed_domain(user) else { return Self::Listener };
+        let of_route = |position: usize| served.upstreams.get(position).cloned().flatten();
+        let of_others = match domain.others {
+            Placement::To { position, .. } => of_route(position),
+            Placement::Own => served.own.as_ref().map(|own| Arc::clone(&own.upstream)),
+            Placement::Undecided(_) | Placement::Refused | Placement::NoDomain | Placement::Held { .. } => {
+                None
+            }
+        };
+        Self::Domain(of_others.or_else(|| domain.listed.and_then(of_route)))
+    }
+}
+
 impl Routed {
     /// Tells whether the login has to wait, or needs a membership: [`Session::released`].
     pub(super) fn may_wait(&self) -> bool {
         match self {
             Self::Held(..) => true,
             Self::To(place) => place.affine.as_ref().is_some_and(|affine| affine.exclusive.is_some()),
-            Self::Nowhere | Self::Undecided(_) | Self::UserHeld(_) => false,
+            Self::Nowhere(_) | Self::Undecided(_) | Self::UserHeld(_) => false,
         }
     }
 }
@@ -148,7 +175,7 @@ impl Session {
             return Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine });
         }
         if self.has_routes() && hides_its_user(request, login) {
-            return Routed::Nowhere;
+            return Routed::Nowhere(RefusedLike::Listener);
         }
         self.routed(|rules| match (request, login) {
             (LoginRequest::Anonymous, _) => Some(rules.of_recipient(pending.envelope().recipient())),
@@ -235,14 +262,13 @@ fn place(
     named: impl FnOnce(&UserRules) -> Option<Named>,
 ) -> (Routed, Option<usize>) {
     let mut position = None;
-    if let Some(routes) = &served.routes
-        && let Some(named) = named(&routes.rules)
-    {
-        let routing = routes.find(&named);
+    let named = served.routes.as_ref().and_then(|routes| Some((routes, named(&routes.rules)?)));
+    if let Some((routes, named)) = &named {
+        let routing = routes.find(named);
         if let Routing::Route(at, _) = routing {
             position = Some(at);
         }
-        if let Some(routed) = of_routes(served, routes, (&named, routing)) {
+        if let Some(routed) = of_routes(served, routes, (named, routing)) {
             return (routed, position);
         }
     }
@@ -254,7 +280,10 @@ fn place(
             upstream: Arc::clone(&listener.upstream),
         }),
     };
-    let Some(OwnBackend { backend, upstream }) = own else { return (Routed::Nowhere, position) };
+    let Some(OwnBackend { backend, upstream }) = own else {
+        let like = named.map_or(RefusedLike::Listener, |(_, named)| RefusedLike::of(served, &named.user));
+        return (Routed::Nowhere(like), position);
+    };
     let (reach, routes) = (listener.current.load().reach.clone(), Arc::clone(served));
     let (is_named_by_service, affine) = (false, None);
     (Routed::To(Place { backend, upstream, reach, is_named_by_service, routes, affine }), position)
@@ -269,7 +298,9 @@ fn of_routes(
     let (position, destination) = match routes.placement(routing) {
         Placement::Own => return None,
         Placement::Undecided(entry) => return Some(Routed::Undecided(entry.id.to_string())),
-        Placement::Refused | Placement::NoDomain => return Some(Routed::Nowhere),
+        Placement::Refused | Placement::NoDomain => {
+            return Some(Routed::Nowhere(RefusedLike::of(served, &named.user)));
+        }
         Placement::Held { entry, timeout } => return Some(Routed::Held(entry.id.to_string(), timeout)),
         Placement::To { position, destination } => (position, destination),
     };

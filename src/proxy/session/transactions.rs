@@ -64,7 +64,7 @@ impl JudgesRecipients for Recipients {
             }
             Routed::Undecided(_) => RecipientRefusal::Undecided,
             Routed::Held(..) | Routed::UserHeld(_) => RecipientRefusal::Held,
-            Routed::Nowhere => RecipientRefusal::Unknown,
+            Routed::Nowhere(_) => RecipientRefusal::Unknown,
         };
         self.refused = self.refused.saturating_add(1);
         self.served.metrics.recipient_refused(refusal);
@@ -206,10 +206,10 @@ impl Session {
             return Ok(Again::Anew(pending));
         }
         let KeptBackend { connection, endpoint, takes_chunks, placement, .. } = *kept;
-        let route = self.route(&authorised.place, record.id);
+        let connector = self.connector(&authorised.place, record.id);
         let patience = self.served.listener.timeouts.connect;
         let limits = (Deadline::new(Instant::now() + patience), patience);
-        let mut dialogue = Dialogue::new(&route, &endpoint, connection, limits, false, false);
+        let mut dialogue = Dialogue::new(&connector, &endpoint, connection, limits, false, false);
         let mut machine = Backend::next_mail(pending.envelope().clone(), takes_chunks, &mut dialogue.out);
         loop {
             if self.while_deciding(dialogue.exchange()).await?.is_err() {

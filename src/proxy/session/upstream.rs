@@ -21,11 +21,11 @@ use super::dialogue::{CONNECT_FIELD, Dialogue};
 use super::mail::{MailDestination, PlacedMail};
 use crate::proxy::balance::{Balancer, EndpointUse};
 use crate::proxy::connection::Connection;
+use crate::proxy::connector::{self, BackendTls, Connector, Limit, Reached};
 use crate::proxy::end::End;
 use crate::proxy::metrics::Timing;
 use crate::proxy::metrics::endpoints::{self, EndpointMetrics};
 use crate::proxy::record::Record;
-use crate::proxy::route::{self, BackendTls, Limit, Reached, Route};
 use crate::proxy::upstreams::{ServedRoutes, ServedUpstream};
 
 /// A login that may be sent to the backend.
@@ -138,7 +138,7 @@ impl Session {
         pending: PendingLogin,
         record: &mut Record,
     ) -> Result<LoginReply, End> {
-        let route = self.route(&authorised.place, record.id);
+        let connector = self.connector(&authorised.place, record.id);
         let order = self.order(&authorised);
         let mut pending = pending;
         if self.kept.is_some() {
@@ -150,11 +150,11 @@ impl Session {
         let deadline = Instant::now() + self.served.listener.timeouts.connect;
         let started = StdInstant::now();
         let balancer = Arc::clone(&self.context.balancer);
-        let connecting = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
+        let connecting = Box::pin(connect_in_turn(&connector, &balancer, &order, &authorised, deadline));
         let mut connected = self.while_deciding(connecting).await?;
         if matches!(connected, Err(End::Descriptors)) {
             self.context.auth.close_kept();
-            let again = Box::pin(connect_in_turn(&route, &balancer, &order, &authorised, deadline));
+            let again = Box::pin(connect_in_turn(&connector, &balancer, &order, &authorised, deadline));
             connected = self.while_deciding(again).await?;
         }
         self.served.metrics.took(Timing::Connect, started.elapsed());
@@ -171,7 +171,7 @@ impl Session {
         let plan = self.plan(authorised, &pending, takes_introductions);
         let patience = self.served.listener.timeouts.connect;
         let dialogue = Dialogue::new(
-            &route,
+            &connector,
             &connected.address,
             connection,
             (self.deadline.lend(deadline), patience),
@@ -240,7 +240,7 @@ impl Session {
     }
 
     /// Collects what is needed to connect.
-    pub(super) fn route(&self, place: &Place, id: SessionId) -> Route {
+    pub(super) fn connector(&self, place: &Place, id: SessionId) -> Connector {
         let header = place.upstream.settings.proxy_protocol.map(|version| {
             let mut header = Vec::new();
             let ends = match (self.ends.client, self.destination()) {
@@ -255,7 +255,7 @@ impl Session {
         });
         let resolver = &self.served.listener.resolver;
         let (reach, tls) = (place.reach.clone(), place.upstream.tls.clone());
-        Route::new(&self.context.dns, resolver, reach, tls, header.unwrap_or_default())
+        Connector::new(&self.context.dns, resolver, reach, tls, header.unwrap_or_default())
     }
 
     /// Runs the backend's state machine until the login is decided.
@@ -365,7 +365,7 @@ pub(super) fn is_routed_mail(authorised: &Authorised) -> bool {
 
 /// Tries the endpoints of the backend in this order until one connects.
 async fn connect_in_turn(
-    route: &Route,
+    connector: &Connector,
     balancer: &Balancer,
     order: &[BackendAddress],
     authorised: &Authorised,
@@ -376,8 +376,8 @@ async fn connect_in_turn(
     }
     let (mut failures, mut misconfigured) = (Vec::new(), None);
     for (index, address) in order.iter().enumerate() {
-        let until = route::share(deadline, order.len().saturating_sub(index));
-        match route.connect_to(address, Limit { until, field: CONNECT_FIELD }).await {
+        let until = connector::share(deadline, order.len().saturating_sub(index));
+        match connector.connect_to(address, Limit { until, field: CONNECT_FIELD }).await {
             Ok(reached) => {
                 let placement = balancer.place(address);
                 return Ok(Connected { reached, address: address.clone(), placement });

@@ -83,6 +83,20 @@ impl Backend {
     /// SMTP that accepts mail for everybody, and passes each line to `heard`. MAIL after this number of messages on one
     /// connection ends it.
     pub fn smtp_receiving(name: &str, messages: usize, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self::smtp_until_quit(name, messages, heard, |session| session.say("221 2.0.0 bye"))
+    }
+
+    /// As [`Self::smtp_receiving`], but does not answer QUIT and waits until the client closes the connection.
+    pub fn smtp_silent_at_quit(name: &str, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self::smtp_until_quit(name, usize::MAX, heard, Session::drain)
+    }
+
+    fn smtp_until_quit(
+        name: &str,
+        messages: usize,
+        heard: impl Fn(&str) + Send + Sync + 'static,
+        quit: impl Fn(&mut Session) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let name: Arc<str> = name.into();
         Self::new(move |session| {
             let (mut left, mut is_text) = (messages, false);
@@ -105,7 +119,7 @@ impl Backend {
                         (left, is_text) = (left.saturating_sub(1), true);
                         session.say("354 go")?;
                     }
-                    "QUIT" => return session.say("221 2.0.0 bye"),
+                    "QUIT" => return quit(session),
                     _ => session.say("250 2.0.0 OK")?,
                 }
             }

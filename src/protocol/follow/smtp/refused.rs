@@ -75,6 +75,10 @@ pub(super) const AUTH: Refused =
 pub(super) const BDAT: Refused = Refused::new(b"BDAT", b"");
 /// Only where routes place recipients: in doubt, or if the line cannot be read.
 pub(super) const RCPT: Refused = Refused::new(b"RCPT", b"");
+/// Only where routes place recipients, if the line cannot be read: it could begin a transaction unnoticed, or end one.
+pub(super) const MAIL: Refused = Refused::new(b"MAIL", b"");
+pub(super) const HELO: Refused = Refused::new(b"HELO", b"");
+pub(super) const EHLO: Refused = Refused::new(b"EHLO", b"");
 pub(super) const NONE: Refused = Refused::new(b"", b"");
 pub(super) const CONTROL_CHARACTERS: &[u8] = b"500 5.5.2 Control characters in a command\r\n";
 pub(super) const TOO_LONG: &[u8] = b"500 5.5.2 Line too long\r\n";

@@ -3,9 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::Protocol;
 use crate::protocol::follow::Follower;
+use player::Player;
 
-/// A mail server, as far as it decides what is a command. It records the commands it ran.
+mod player;
+
+/// A server that records the commands it ran.
 #[derive(Debug)]
 struct Server {
     rules: Rules,
@@ -50,25 +54,6 @@ impl Server {
         let (verbs, recipients, messages) = (Vec::new(), Vec::new(), Vec::new());
         let input = Vec::new();
         Self { rules, mode: Mode::Command, input, behind_crlf: true, verbs, recipients, messages }
-    }
-
-    /// Takes bytes and appends replies.
-    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.input.extend_from_slice(bytes);
-        let mut replies = Vec::new();
-        loop {
-            if let Mode::Chunk(size) = self.mode {
-                if self.input.len() < size {
-                    return replies;
-                }
-                self.input.drain(..size);
-                self.mode = Mode::Command;
-                replies.extend_from_slice(b"250 chunk\r\n");
-            }
-            let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return replies };
-            let line: Vec<u8> = self.input.drain(..=end).collect();
-            replies.extend_from_slice(self.line(&line));
-        }
     }
 
     fn line(&mut self, line: &[u8]) -> &'static [u8] {
@@ -127,79 +112,32 @@ impl Server {
     }
 }
 
-/// A client's session with a server, and the follower between them.
-struct Session {
-    follower: Follower,
-    server: Server,
-    /// Sent by the client and not passed yet.
-    held: Vec<u8>,
-    /// Sent by the server and not seen by the follower yet.
-    replies: Vec<u8>,
-    heard: Vec<u8>,
-    closed: Option<CloseReason>,
-    /// The session left the follower; `held` is what it takes along.
-    has_left: bool,
+impl player::Server for Server {
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.input.extend_from_slice(bytes);
+        let mut replies = Vec::new();
+        loop {
+            if let Mode::Chunk(size) = self.mode {
+                if self.input.len() < size {
+                    return replies;
+                }
+                self.input.drain(..size);
+                self.mode = Mode::Command;
+                replies.extend_from_slice(b"250 chunk\r\n");
+            }
+            let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { return replies };
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            replies.extend_from_slice(self.line(&line));
+        }
+    }
 }
 
-/// The answer for a recipient of another backend.
-fn refusal(line: &[u8]) -> Option<&'static [u8]> {
-    String::from_utf8_lossy(line).contains("other").then_some(b"452 other\r\n")
-}
+/// A session with such a server.
+type Session = Player<Server>;
 
 impl Session {
     fn new(rules: Rules) -> Self {
-        let mut session = Self {
-            follower: Follower::new(crate::protocol::Protocol::Smtp, rules.start()),
-            server: Server::new(rules),
-            held: Vec::new(),
-            replies: b"250 first recipient\r\n".to_vec(),
-            heard: Vec::new(),
-            closed: None,
-            has_left: false,
-        };
-        session.deliver(usize::MAX);
-        session
-    }
-
-    /// Sends bytes of the client.
-    fn send(&mut self, bytes: &[u8]) {
-        self.held.extend_from_slice(bytes);
-        self.pump();
-    }
-
-    /// Gives the follower this many bytes of the server's replies.
-    fn deliver(&mut self, count: usize) {
-        let bytes: Vec<u8> = self.replies.drain(..count.min(self.replies.len())).collect();
-        self.follower.backend(&bytes);
-        self.heard.extend_from_slice(&bytes);
-        self.pump();
-    }
-
-    fn pump(&mut self) {
-        loop {
-            if let Some(answer) = self.follower.take_answer() {
-                self.heard.extend_from_slice(answer);
-            }
-            self.has_left |= self.follower.may_leave();
-            if self.held.is_empty() || self.closed.is_some() || self.has_left {
-                return;
-            }
-            match self.follower.client(&self.held, refusal) {
-                Passage::Pass(count) => {
-                    let passed: Vec<u8> = self.held.drain(..count).collect();
-                    let replies = self.server.take(&passed);
-                    self.replies.extend_from_slice(&replies);
-                }
-                Passage::Drop(count) => drop(self.held.drain(..count)),
-                Passage::More => return,
-                Passage::Wait => {
-                    assert!(!self.follower.may_go_on());
-                    self.has_left |= self.follower.may_leave();
-                    return;
-                }
-                Passage::Close(reason) => self.closed = Some(reason),
-            }
-        }
+        Self::begin(Server::new(rules), rules.start())
     }
 
     /// Sends in chunks of these sizes, and delivers the replies after each.
@@ -208,9 +146,7 @@ impl Session {
         while !rest.is_empty() {
             let (chunk, next) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
             self.send(chunk);
-            while !self.replies.is_empty() {
-                self.deliver(usize::MAX);
-            }
+            self.deliver_all();
             rest = next;
         }
         self
@@ -359,7 +295,7 @@ fn a_session_without_a_login_cannot_log_in_later() {
 #[test]
 fn chunks_are_followed_once_a_later_ehlo_offers_them() {
     let mut session = Session::new(STRICT);
-    session.follower = Follower::new(crate::protocol::Protocol::Smtp, SmtpStart::default());
+    session.follower = Follower::new(Protocol::Smtp, SmtpStart::default());
     session.follower.backend(b"250 first recipient\r\n");
     let session = session.talk(b"EHLO a\r\n", &[usize::MAX]);
     let session = session.talk(b"BDAT 9 LAST\r\nXCLIENT \nQUIT\r\n", &[usize::MAX]);
@@ -432,6 +368,26 @@ fn no_disguise_of_a_recipient_is_passed() {
     assert_eq!(talk(b" RCPT TO:<b@other>\r\nRCPT TO:<b@other>\r\n").server.recipients.len(), 2);
 }
 
+/// The session would not leave, or would take along a connection with a transaction.
+#[test]
+fn no_disguise_of_a_sender_or_a_greeting_is_passed() {
+    for line in [
+        &b" MAIL FROM:<a@b>\r\n"[..],
+        b"\tmail FROM:<a@b>\r\n",
+        b"MAIL\tFROM:<a@b>\r\n",
+        b"\"MAIL\" FROM:<a@b>\n",
+        b"MAIL FROM:<a@b> a a a a a a a a a a a\r\n",
+        b" EHLO a\r\n",
+        b"HELO\ta\r\n",
+    ] {
+        let session = routed(&[b"RSET\r\n", line].concat());
+        assert_eq!(session.server.verbs, ["RSET"], "{}", line.escape_ascii());
+        assert!(session.heard().ends_with("\r\n500 5.5.1 Invalid command\r\n"), "{}", session.heard());
+        assert!(!session.has_left);
+        assert_eq!(talk(line).server.verbs.len(), 1, "without routes, it is the backend's");
+    }
+}
+
 /// The size of a chunk decides what is a command.
 #[test]
 fn a_session_leaves_at_the_next_transaction_with_everything_that_follows() {
@@ -484,7 +440,7 @@ fn ehlo_and_helo_are_not_for_the_backend() {
 fn a_session_leaves_only_when_the_backend_owes_nothing() {
     let mut session = Session::new(ROUTED);
     session.send(b"RSET\r\nNOOP\r\nMAIL FROM:<a@b>\r\n");
-    for _ in 0..session.replies.len() {
+    for _ in 0..session.unsent.len() {
         assert!(!session.has_left && !session.follower.may_go_on());
         session.deliver(1);
     }
@@ -492,7 +448,7 @@ fn a_session_leaves_only_when_the_backend_owes_nothing() {
     // A backend that has said that it closes keeps the session.
     let mut closing = Session::new(ROUTED);
     closing.send(b"RSET\r\nMAIL FROM:<a@b>\r\n");
-    closing.replies = b"421 bye\r\n".to_vec();
+    closing.unsent = b"421 bye\r\n".to_vec();
     closing.deliver(usize::MAX);
     assert!(!closing.has_left && closing.server.verbs == ["RSET", "MAIL"]);
 }
@@ -529,9 +485,7 @@ proptest! {
             session.deliver(*delays.next().unwrap());
             rest = next;
         }
-        while !session.replies.is_empty() {
-            session.deliver(usize::MAX);
-        }
+        session.deliver_all();
         let never = |verb: &&String| {
             ["XCLIENT", "XFORWARD", "STARTTLS"].contains(&verb.as_str()) || !is_logged_in && *verb == "AUTH"
         };
@@ -540,8 +494,8 @@ proptest! {
         let others = session.server.recipients.iter().filter(|line| line.contains("OTHER")).count();
         prop_assert!(!is_routed || others == 0, "{:?}", session.server.recipients);
         prop_assert!(is_routed || !session.has_left);
-        let goes_on = session.closed.is_some() || session.has_left || session.follower.may_go_on();
-        prop_assert!(goes_on, "it waits for ever");
+        prop_assert!(session.goes_on(), "it waits for ever");
+        prop_assert!(session.has_all_bytes(), "bytes are lost");
     }
 
     #[test]
@@ -556,6 +510,7 @@ proptest! {
         prop_assert_eq!(&whole.server.verbs, &chunked.server.verbs);
         prop_assert_eq!(&whole.server.messages, &chunked.server.messages);
         prop_assert_eq!(whole.heard(), chunked.heard());
+        prop_assert_eq!(&whole.shown, &chunked.shown);
         prop_assert_eq!(whole.closed, chunked.closed);
         prop_assert_eq!(whole.has_left, chunked.has_left);
         prop_assert!(!whole.has_left || whole.held == chunked.held);

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::end::{End, Silence};
 
 /// Everything needed to connect, except the address.
-pub(crate) struct Route {
+pub(crate) struct Connector {
     dns: Arc<Dns>,
     resolver: Arc<Resolver>,
     /// Limits the addresses.
@@ -68,8 +68,8 @@ pub(crate) struct Reached {
     pub(crate) takes_introductions: bool,
 }
 
-impl Route {
-    /// Creates a route. `reach` limits the addresses.
+impl Connector {
+    /// Creates a connector. `reach` limits the addresses.
     pub(crate) fn new(
         dns: &Arc<Dns>,
         resolver: &Arc<Resolver>,
@@ -241,9 +241,9 @@ mod tests {
         let dns = Arc::new(Dns::new(Host::default(), &Registry::new()).unwrap());
         let socket = socket(&ListenAddress::Any { port: 110 }, Vec::new());
         let listener = &socket.listeners[0];
-        let route = Route::new(&dns, &listener.resolver, Reach::Anywhere, tls, Vec::new());
+        let connector = Connector::new(&dns, &listener.resolver, Reach::Anywhere, tls, Vec::new());
         let until = Instant::now() + Duration::from_secs(10);
-        let reached = route.connect_to(&address, Limit { until, field: "healthCheck.timeout" }).await;
+        let reached = connector.connect_to(&address, Limit { until, field: "healthCheck.timeout" }).await;
         let end = reached.err().expect("no handshake");
         assert_eq!(
             end.to_string(),
