@@ -24,6 +24,8 @@ pub struct Peers {
     /// Why the list of replicas is unknown; `None` if it is known.
     unknown: Option<Unknown>,
     members: BTreeMap<SocketAddr, Member>,
+    /// When timeouts were last applied.
+    checked: Option<Instant>,
 }
 
 /// Why the list of replicas is unknown.
@@ -127,7 +129,7 @@ impl Peers {
     /// Creates the state of a single replica with the instance `instance`.
     #[must_use]
     pub fn alone(instance: &str) -> Self {
-        Self { instance: instance.to_owned(), unknown: None, members: BTreeMap::new() }
+        Self { instance: instance.to_owned(), unknown: None, members: BTreeMap::new(), checked: None }
     }
 
     /// Creates the state in which the list of replicas is not known yet.
@@ -196,8 +198,13 @@ impl Peers {
         }
     }
 
-    /// Marks replicas that have not answered for too long as silent.
+    /// Marks replicas that have not answered for too long as silent. A time in which this process was stopped does not
+    /// count: it has not read the answers.
     pub fn apply_timeouts(&mut self, now: Instant) -> Affected {
+        let since = self.checked.replace(now).map(|last| now.saturating_duration_since(last));
+        if let Some(stopped) = since.filter(|since| *since >= STOPPED_AFTER) {
+            self.members.values_mut().for_each(|member| member.last_answer += stopped);
+        }
         let mut affected = Affected::none();
         for member in self.members.values_mut() {
             let is_late = now.saturating_duration_since(member.last_answer) >= SILENT_AFTER;
@@ -355,6 +362,8 @@ impl fmt::Display for Unknown {
 
 /// A replica that does not answer for this time is silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// The process was stopped if timeouts are applied so late. They are applied every second or two.
+const STOPPED_AFTER: Duration = Duration::from_secs(7);
 
 #[cfg(test)]
 mod tests {
@@ -489,6 +498,21 @@ mod tests {
         assert_eq!(peers.problems().collect::<Vec<_>>(), [message]);
         assert_eq!(peers.answered(address(2), page("b", 1, &[]), late), Affected::All);
         assert_eq!(serve(&peers, 1), ServedByOthers::All);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_does_not_call_the_others_silent() {
+        let begin = Instant::now();
+        let mut peers = peers(begin);
+        for last in [1, 2] {
+            peers.answered(address(last), page("b", 1, &[]), begin);
+        }
+        assert_eq!(peers.apply_timeouts(begin), Affected::none());
+        let continues = begin + SILENT_AFTER * 3;
+        assert_eq!(peers.apply_timeouts(continues), Affected::none());
+        let running = |since: u64| continues + Duration::from_secs(since);
+        assert!((1..10).all(|since| peers.apply_timeouts(running(since)) == Affected::none()));
+        assert_eq!(peers.apply_timeouts(running(10)), Affected::All);
     }
 
     #[test]

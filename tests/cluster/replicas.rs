@@ -235,6 +235,49 @@ fn another_replica_leads_within_seconds_and_says_nothing_twice() {
 }
 
 #[test]
+fn a_leader_that_was_stopped_changes_nothing_when_it_goes_on() {
+    let Some(mut pair) = Pair::with("stopped-leader", &["--service", "stopped-leader/front"]) else { return };
+    let (first, second, backend) = (ports::free(), ports::free(), backend("backend"));
+    pair.cluster.backends(&[(&backend, ready())]);
+    pair.cluster.front("front");
+    pair.cluster.kubectl(&["patch", "service/front", "-p", r#"{"spec": {"type": "NodePort"}}"#]);
+    pair.cluster.front_endpoint("front", &[first, second]);
+    let shared = json!({ "address": "*", "socket": { "reusePort": true } });
+    let edge = |ports: &[u16]| {
+        let listeners: Vec<Value> =
+            ports.iter().map(|port| with(listener(&format!("imap-{port}"), *port), &shared)).collect();
+        json!({ "spec": { "listeners": listeners } })
+    };
+    pair.cluster.apply(&with(pair.cluster.edge(&[]), &edge(&[first])));
+    pair.cluster.wait_for("Ready", EDGE);
+    pair.leads(0);
+    pair.replica(0).stop();
+    pair.forget(0);
+    pair.leads(1);
+    pair.cluster.apply(&with(pair.cluster.edge(&[]), &edge(&[first, second])));
+    let state = || {
+        let (service, edge) = (pair.cluster.get("service/front"), pair.cluster.get(EDGE));
+        (service["spec"]["ports"].clone(), edge["metadata"]["resourceVersion"].clone())
+    };
+    let before = wait::eventually("the new leader has added the port, and says so", || {
+        let edge = pair.cluster.get(EDGE);
+        let is_told = edge["status"]["observedGeneration"] == edge["metadata"]["generation"];
+        let (ports, version) = state();
+        let has = ports.as_array().unwrap().iter().any(|port| port["port"] == second);
+        let is_ready = pair.cluster.condition(EDGE, "Ready")["status"] == "True";
+        (is_told && has && is_ready).then_some((ports, version))
+    });
+    pair.replica(0).go_on();
+    pair.replica(0).logs(&["this replica is no longer the leader"]);
+    pair.call_ready(0);
+    wait::eventually("the leader asks it again", || {
+        let metrics = pair.replica(1).page("/metrics");
+        metrics.contains(r#"mailgress_replica_up{replica="replica-0"} 1"#).then_some(())
+    });
+    assert_eq!(state(), before);
+}
+
+#[test]
 fn a_status_is_taken_back_when_an_object_goes_to_another_class() {
     let Some(cluster) = Cluster::new("taken-back") else { return };
     let (at, backend) = (at(), backend("backend"));

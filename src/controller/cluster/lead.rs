@@ -89,6 +89,7 @@ impl Lead {
         let identity = format!("{}_{}", replica.name, replica.instance);
         let lease = Lease::new(clients.requests.clone(), options.lease.clone(), identity);
         tokio::spawn(lease.clone().name_leader(leadership.clone(), shutdown.clone()));
+        tokio::spawn(lease.clone().beat(shutdown.clone()));
         let outbox = Outbox::default();
         let writer = Writer::new(clients.requests.clone(), publisher.class(), outbox.clone(), lease.clone());
         tokio::spawn(writer.run(shutdown.clone()));
@@ -98,7 +99,14 @@ impl Lead {
         let (known, service) = watch::channel(KnownService { front, ..KnownService::default() });
         let (ports, wanted) = watch::channel(None);
         if let Some(key) = &options.service {
-            let keeper = Keeper::new(clients.watches.clone(), key.clone(), publisher.class(), wanted, known);
+            let keeper = Keeper::new(
+                clients.watches.clone(),
+                key.clone(),
+                publisher.class(),
+                lease.clone(),
+                wanted,
+                known,
+            );
             tokio::spawn(keeper.run());
         }
         let (problem, tickets) = watch::channel(None);

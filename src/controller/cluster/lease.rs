@@ -2,15 +2,20 @@
 //! depend on it.
 //!
 //! A library renews the Lease. This file decides when a replica stops to lead: at once when a renewal fails or is not
-//! answered in time, before the Lease expires and another replica can take it.
+//! answered in time, before the Lease expires and another replica can take it. A process that was stopped for a while
+//! (SIGSTOP, a paused virtual machine) learns late that it has lost the Lease: before it writes anything, it asks the API
+//! server who holds it ([`Lease::may_write`]).
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1 as lease;
 use kube::Client;
 use kube::api::Api;
 use kube_lease_manager::{LeaseCreateMode, LeaseManager, LeaseManagerError, LeaseParams};
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +35,23 @@ pub(super) struct Lease {
     key: Key,
     /// The identity of this process, different from all others.
     identity: String,
+    pulse: Arc<Mutex<Pulse>>,
+}
+
+/// Whether this process has run without a long stop since it last knew who holds the Lease.
+#[derive(Clone, Copy, Debug)]
+struct Pulse {
+    /// The time of the last beat.
+    last: Duration,
+    is_steady: bool,
+}
+
+impl Pulse {
+    /// Records that the process runs. `now` counts the time in which the machine was suspended, too.
+    fn beat(&mut self, now: Duration) {
+        self.is_steady &= now.saturating_sub(self.last) < LONGEST_STOP;
+        self.last = now;
+    }
 }
 
 /// Who leads, as this replica knows it. Only this file changes it.
@@ -54,7 +76,34 @@ impl Lease {
     /// Creates the Lease. Requests of `client` must end within some seconds, so that a renewal cannot take longer than
     /// the Lease lasts.
     pub(super) fn new(client: Client, key: Key, identity: String) -> Self {
-        Self { client, key, identity }
+        let pulse = Pulse { last: uptime(), is_steady: true };
+        Self { client, key, identity, pulse: Arc::new(Mutex::new(pulse)) }
+    }
+
+    /// Beats until `shutdown`.
+    pub(super) async fn beat(self, shutdown: CancellationToken) {
+        while timeout(BEAT, shutdown.cancelled()).await.is_err() {
+            self.pulse.lock().beat(uptime());
+        }
+    }
+
+    /// Tells whether a leader may write. It may have lost the Lease without knowing if the process was stopped; then this
+    /// asks the API server.
+    pub(super) async fn may_write(&self) -> Result<bool, Failure> {
+        let pulse = {
+            let mut pulse = self.pulse.lock();
+            pulse.beat(uptime());
+            *pulse
+        };
+        if pulse.is_steady {
+            return Ok(true);
+        }
+        let is_ours = self.is_ours().await?;
+        let mut now = self.pulse.lock();
+        // Not if it was stopped again meanwhile.
+        now.beat(uptime());
+        now.is_steady = is_ours && now.last.saturating_sub(pulse.last) < LONGEST_STOP;
+        Ok(is_ours)
     }
 
     /// Asks the API server whether this replica holds the Lease. For decisions after a time in which it may have been
@@ -205,10 +254,20 @@ fn replica_of(identity: &str) -> Option<&str> {
     Some(name).filter(|name| (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_name))
 }
 
+/// The time since the start of the machine, with the time in which it was suspended.
+fn uptime() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// The duration of the Lease without a renewal. After it, another replica takes the Lease within one or two seconds.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 /// The Lease is renewed this long before it expires. This is longer than the timeout of a request.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
+/// A process that was stopped for less than this still holds the Lease, which is renewed [`LEASE_GRACE`] before its end.
+const LONGEST_STOP: Duration = Duration::from_secs(4);
+/// The interval of the beats.
+const BEAT: Duration = Duration::from_secs(1);
 /// The leader's name is known for this time after the last answer.
 const LEADER_KEPT: Duration = Duration::from_secs(30);
 /// Bytes of a pod's name (RFC 1123 subdomain).
@@ -223,6 +282,19 @@ mod tests {
         assert_eq!(replica_of("mailgress-1_6e0d"), Some("mailgress-1"));
         assert_eq!(replica_of("somebody"), Some("somebody"));
         assert_eq!(replica_of("<script>"), None);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_is_not_sure_of_its_lease() {
+        let mut pulse = Pulse { last: Duration::from_secs(100), is_steady: true };
+        for seconds in [101, 102, 105] {
+            pulse.beat(Duration::from_secs(seconds));
+            assert!(pulse.is_steady);
+        }
+        pulse.beat(Duration::from_secs(109));
+        assert!(!pulse.is_steady);
+        pulse.beat(Duration::from_secs(110));
+        assert!(!pulse.is_steady, "it stays unsure until it has asked");
     }
 
     #[test]

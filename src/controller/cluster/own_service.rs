@@ -24,6 +24,7 @@ use crate::controller::service::{Front, OwnService, PortPlan, ready_addresses, r
 use super::backoff::{REPORTED_FOR, backoff};
 use super::failure::{Failure, answered};
 use super::follow::follow;
+use super::lease::Lease;
 use super::send_if_other;
 use settle::Endpoints;
 
@@ -67,6 +68,7 @@ pub(super) struct Keeper {
     client: Client,
     key: Key,
     field_manager: String,
+    lease: Lease,
     /// The wanted ports; `None` while this replica does not lead.
     wanted: watch::Receiver<Option<BTreeSet<u16>>>,
     known: watch::Sender<KnownService>,
@@ -84,11 +86,12 @@ impl Keeper {
         client: Client,
         key: Key,
         class: &str,
+        lease: Lease,
         wanted: watch::Receiver<Option<BTreeSet<u16>>>,
         known: watch::Sender<KnownService>,
     ) -> Self {
         let field_manager = format!("mailgress-ports/{class}").chars().take(LONGEST_MANAGER).collect();
-        Self { client, key, field_manager, wanted, known }
+        Self { client, key, field_manager, lease, wanted, known }
     }
 
     /// Watches and applies until the other end of a channel is closed.
@@ -158,6 +161,11 @@ impl Keeper {
             PortPlan::KeepLast => return Err(Unwritten::KeptLast),
             PortPlan::Apply(ports) => ports,
         };
+        let may_write = self.lease.may_write().await;
+        if !may_write.map_err(|failure| Unwritten::refused(BTreeMap::new(), &failure))? {
+            // Another replica leads, and this one is about to learn it.
+            return Ok(());
+        }
         let Err(failure) = self.write(api, &service, &ports).await else { return Ok(()) };
         let shown = service.shown();
         let added: BTreeSet<u16> = ports.difference(&shown).copied().collect();
