@@ -63,9 +63,9 @@ pub(crate) enum End {
     Handshake(#[from] HandshakeError),
     /// The client sent a TLS handshake on a port that begins without TLS.
     #[error(
-        "the client speaks TLS from the first byte, and this port begins in clear; it needs {} (usually port {})",
+        "the client speaks TLS from the first byte, and this port begins in clear; it needs {}{}",
         if *has_start_tls { "STARTTLS here, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
-        protocol.implicit_tls_port()
+        protocol.implicit_tls_port().map(|port| format!(" (usually port {port})")).unwrap_or_default()
     )]
     SpeaksTls { protocol: Protocol, has_start_tls: bool },
     /// The client certificate is missing or invalid.

@@ -32,6 +32,7 @@ pub(crate) fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
         Protocol::Imap => ("IMAP4, IMAP4rev1, UIDPLUS", "PLAIN"),
         Protocol::Pop3 => ("TOP, USER, UIDL", "PLAIN"),
         Protocol::Smtp => ("", "PLAIN, LOGIN"),
+        Protocol::Sieve => ("IMPLEMENTATION test, SIEVE fileinto, VERSION 1.0", "PLAIN"),
     };
     let methods = script.list("auth-methods", methods);
     let defaults = FrontendConfig::default();
@@ -317,7 +318,7 @@ impl Session {
         }
         if let Now::Handshake(start_tls) = std::mem::replace(&mut self.now, Now::Over) {
             let ((), proof) = cleartext.into_parts();
-            self.now = Now::Reading(start_tls.secured(Arc::clone(&self.config), proof));
+            self.now = Now::Reading(start_tls.secured(Arc::clone(&self.config), proof, &mut self.output));
         }
     }
 

@@ -8,6 +8,9 @@ use crate::protocol::login::{Attempt, Envelope, LoginRequest};
 use crate::protocol::pop3::Pop3;
 use crate::protocol::sasl::dialogue::first_word;
 use crate::protocol::sasl::{Mechanism, holds_line_breaks_or_nul, is_message};
+use crate::protocol::sieve::Sieve;
+use crate::protocol::sieve::command::{Reader, Received};
+use crate::protocol::sieve::response::{Sender, append_response, append_string};
 use crate::protocol::smtp::Smtp;
 use crate::secret::Secret;
 
@@ -33,9 +36,15 @@ pub type Refused = Result<Frontend, CloseReason>;
 /// State of a protocol while its client waits.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Imap { tag: Vec<u8> },
+    Imap {
+        tag: Vec<u8>,
+    },
     Pop3,
-    Smtp { envelope: Envelope },
+    Smtp {
+        envelope: Envelope,
+    },
+    /// Progress in the string that answers a challenge.
+    Sieve(Reader),
 }
 
 impl Waiting {
@@ -44,6 +53,15 @@ impl Waiting {
             Self::Imap { tag } => Imap::append_invalid(tag, out),
             Self::Pop3 => Pop3::append_invalid(out),
             Self::Smtp { .. } => Smtp::append_invalid(out),
+            Self::Sieve(_) => Sieve::append_invalid(out),
+        }
+    }
+
+    /// Appends the reply after which the session is closed.
+    fn append_closing(&self, reason: CloseReason, out: &mut Vec<u8>) {
+        match self {
+            Self::Sieve(_) => Sieve::append_closing(reason, out),
+            Self::Imap { .. } | Self::Pop3 | Self::Smtp { .. } => self.append_invalid(out),
         }
     }
 }
@@ -53,7 +71,7 @@ impl PendingLogin {
     /// service or backend sees them.
     pub(crate) fn begin(mut core: Core, request: LoginRequest, waiting: Waiting, out: &mut Vec<u8>) -> Step {
         if request.holds_line_breaks_or_nul() {
-            waiting.append_invalid(out);
+            waiting.append_closing(CloseReason::ControlCharacters, out);
             return Step::Close(CloseReason::ControlCharacters);
         }
         core.count_attempt();
@@ -65,12 +83,12 @@ impl PendingLogin {
         Step::Login(Attempt { request, pending: Self { core, waiting, mechanism, counts } })
     }
 
-    /// SMTP: the commands to send to the backend. Empty for IMAP and POP3.
+    /// SMTP: the commands to send to the backend. Empty for other protocols.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         match &self.waiting {
             Waiting::Smtp { envelope } => envelope,
-            Waiting::Imap { .. } | Waiting::Pop3 => &NO_ENVELOPE,
+            Waiting::Imap { .. } | Waiting::Pop3 | Waiting::Sieve(_) => &NO_ENVELOPE,
         }
     }
 
@@ -85,7 +103,7 @@ impl PendingLogin {
     pub fn tag(&self) -> &[u8] {
         match &self.waiting {
             Waiting::Imap { tag } => tag,
-            Waiting::Pop3 | Waiting::Smtp { .. } => &[],
+            Waiting::Pop3 | Waiting::Smtp { .. } | Waiting::Sieve(_) => &[],
         }
     }
 
@@ -114,8 +132,9 @@ impl PendingLogin {
         self.mechanism.is_some()
     }
 
-    /// Appends a refusal as nginx does (`tag NO text`, `-ERR text`, `code text`) and returns the frontend for the next
-    /// command. The caller may close the session instead. `code` is for SMTP, by default `535 5.7.0`.
+    /// Appends a refusal as nginx does (`tag NO text`, `-ERR text`, `code text`, and ManageSieve's `NO "text"`) and
+    /// returns the frontend for the next command. The caller may close the session instead. `code` is for SMTP, by
+    /// default `535 5.7.0`.
     ///
     /// # Errors
     /// `maxAuthFailures` is reached: close the session after writing.
@@ -130,10 +149,14 @@ impl PendingLogin {
                 append_text(code.unwrap_or("535 5.7.0").as_bytes(), out);
                 out.push(b' ');
             }
+            Waiting::Sieve(_) => {
+                append_response(b"NO", text, out);
+                return self.resume(out);
+            }
         }
         append_text(text, out);
         out.extend_from_slice(b"\r\n");
-        self.resume()
+        self.resume(out)
     }
 
     /// Continues after the client's response to a refusal's challenge. The client gets the refusal if it acknowledged
@@ -157,7 +180,7 @@ impl PendingLogin {
             return self.refuse(text, code, out);
         }
         self.waiting.append_invalid(out);
-        self.resume()
+        self.resume(out)
     }
 
     /// `passthrough`: appends the backend's refusal, in whole lines as received, and continues.
@@ -166,11 +189,11 @@ impl PendingLogin {
     /// As [`Self::refuse`].
     pub fn refuse_verbatim(self, reply: &[u8], out: &mut Vec<u8>) -> Refused {
         out.extend_from_slice(reply);
-        self.resume()
+        self.resume(out)
     }
 
     /// SMTP: returns the frontend for the next mail of a client whose first recipient was accepted. Its HELO or EHLO is
-    /// kept, and the counts of commands and errors start again. `None` for IMAP and POP3.
+    /// kept, and the counts of commands and errors start again. `None` for other protocols.
     #[must_use]
     pub fn next_mail(self) -> Option<Frontend> {
         let Waiting::Smtp { envelope } = self.waiting else { return None };
@@ -186,11 +209,12 @@ impl PendingLogin {
     /// Appends a challenge (base64, without CRLF) and waits for one line: for relayed SASL and `Auth-Error-SASL`.
     #[must_use]
     pub fn challenge(self, base64: &[u8], out: &mut Vec<u8>) -> Exchange {
-        out.extend_from_slice(match self.protocol() {
-            Protocol::Imap | Protocol::Pop3 => b"+ ",
-            Protocol::Smtp => b"334 ",
-        });
-        out.extend(base64.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+        let text: Vec<u8> = base64.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+        match self.protocol() {
+            Protocol::Imap | Protocol::Pop3 => out.extend_from_slice(&[b"+ ", text.as_slice()].concat()),
+            Protocol::Smtp => out.extend_from_slice(&[b"334 ", text.as_slice()].concat()),
+            Protocol::Sieve => append_string(&text, Sender::Server, out),
+        }
         out.extend_from_slice(b"\r\n");
         Exchange(self)
     }
@@ -200,14 +224,19 @@ impl PendingLogin {
     }
 
     /// Returns the frontend for the next command. HELO and MAIL of an SMTP client are kept (NGINX section 7.5).
-    fn resume(mut self) -> Refused {
+    fn resume(mut self, out: &mut Vec<u8>) -> Refused {
         if self.counts && self.core.exhausts_auth_failures() {
-            return Err(CloseReason::TooManyAuthFailures);
+            let reason = CloseReason::TooManyAuthFailures;
+            if let Waiting::Sieve(_) = self.waiting {
+                Sieve::append_closing(reason, out);
+            }
+            return Err(reason);
         }
         Ok(match self.waiting {
             Waiting::Imap { .. } => Imap::new(self.core).into(),
             Waiting::Pop3 => Pop3::new(self.core).into(),
             Waiting::Smtp { envelope } => Smtp::resume(self.core, envelope).into(),
+            Waiting::Sieve(_) => Sieve::new(self.core).into(),
         })
     }
 }
@@ -233,10 +262,10 @@ impl Exchange {
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> ExchangeStep {
         let Self(mut pending) = self;
-        let line = match pending.core.take_answer(input) {
-            Line::Incomplete => return ExchangeStep::Read(Self(pending)),
-            Line::TooLong => return pending.close(CloseReason::TooLong, out),
-            Line::Whole(line) => line,
+        let line = match pending.take_answer(input) {
+            Ok(None) => return ExchangeStep::Read(Self(pending)),
+            Ok(Some(line)) => line,
+            Err(reason) => return pending.close(reason, out),
         };
         if pending.core.exceeds_commands() {
             return pending.close(CloseReason::TooManyCommands, out);
@@ -257,8 +286,26 @@ impl Exchange {
 }
 
 impl PendingLogin {
+    /// Takes a line, or a string in ManageSieve. `None` until it is complete.
+    fn take_answer(&mut self, input: &mut Input) -> Result<Option<Secret>, CloseReason> {
+        if let Waiting::Sieve(reader) = &mut self.waiting {
+            return match reader.answer(input) {
+                Received::Incomplete => Ok(None),
+                Received::TooLong => Err(CloseReason::TooLong),
+                Received::Whole(answer) => Ok(Some(answer)),
+                Received::Rejected { literal_follows: true } => Err(CloseReason::RefusedLiteral),
+                Received::Rejected { literal_follows: false } => Ok(Some(Secret::from(&b"*"[..]))),
+            };
+        }
+        match self.core.take_answer(input) {
+            Line::Incomplete => Ok(None),
+            Line::TooLong => Err(CloseReason::TooLong),
+            Line::Whole(line) => Ok(Some(line)),
+        }
+    }
+
     fn close(self, reason: CloseReason, out: &mut Vec<u8>) -> ExchangeStep {
-        self.waiting.append_invalid(out);
+        self.waiting.append_closing(reason, out);
         ExchangeStep::Close(reason)
     }
 }

@@ -99,7 +99,8 @@ impl Session {
                 return Err(refuse_for_limit(connection, protocol, refusal.into(), &context.lingering).await);
             }
         };
-        let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof);
+        let mut out = Vec::new();
+        let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof, &mut out);
         let secured = Some(Secured { facts, certificate: client, refusal });
         let session = Self {
             connection,
@@ -119,6 +120,8 @@ impl Session {
             goodbye,
             membership: None,
         };
-        Ok((session.with_certificate_checked().await?, frontend))
+        let mut session = session.with_certificate_checked().await?;
+        session.send(&mut out).await?;
+        Ok((session, frontend))
     }
 }

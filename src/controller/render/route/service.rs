@@ -65,6 +65,6 @@ pub(super) fn reference(scope: &Scope<'_>, service: &RouteService) -> String {
 }
 
 fn path(service: &RouteService) -> String {
-    let name = protocol(service.protocol).name().to_ascii_uppercase();
+    let name = protocol(service.protocol).label();
     format!("spec.backend.services[{name}]")
 }
