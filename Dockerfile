@@ -42,7 +42,7 @@ ENTRYPOINT ["/mailgress"]
 CMD ["run"]
 EXPOSE 9090/tcp
 LABEL org.opencontainers.image.title="Mailgress"
-LABEL org.opencontainers.image.description="The mail ingress controller for Kubernetes: SMTP, IMAP and POP3 as MailServer objects"
+LABEL org.opencontainers.image.description="The mail ingress controller for Kubernetes: SMTP, IMAP, POP3 and ManageSieve as MailServer objects"
 LABEL org.opencontainers.image.licenses="Apache-2.0"
 LABEL org.opencontainers.image.version="$VERSION"
 LABEL org.opencontainers.image.revision="$REVISION"

@@ -16,6 +16,8 @@ mod choices;
 mod clients;
 #[path = "targets/follow_imap.rs"]
 mod follow_imap;
+#[path = "targets/follow_sieve.rs"]
+mod follow_sieve;
 #[path = "targets/follow_smtp.rs"]
 mod follow_smtp;
 #[path = "targets/manifests.rs"]
@@ -58,13 +60,16 @@ pub(crate) struct Target {
 }
 
 /// All targets.
-pub(crate) const TARGETS: [Target; 16] = [
+pub(crate) const TARGETS: [Target; 19] = [
     Target { name: "imap_client", run: |data| clients::target(Protocol::Imap, data) },
     Target { name: "pop3_client", run: |data| clients::target(Protocol::Pop3, data) },
     Target { name: "smtp_client", run: |data| clients::target(Protocol::Smtp, data) },
     Target { name: "imap_backend", run: |data| backends::target(Protocol::Imap, data) },
     Target { name: "pop3_backend", run: |data| backends::target(Protocol::Pop3, data) },
     Target { name: "smtp_backend", run: |data| backends::target(Protocol::Smtp, data) },
+    Target { name: "sieve_client", run: |data| clients::target(Protocol::Sieve, data) },
+    Target { name: "sieve_backend", run: |data| backends::target(Protocol::Sieve, data) },
+    Target { name: "follow_sieve", run: follow_sieve::target },
     Target { name: "follow_imap", run: follow_imap::target },
     Target { name: "follow_smtp", run: follow_smtp::target },
     Target { name: "sasl", run: sasl::target },

@@ -20,6 +20,7 @@ mod names;
 mod objects;
 mod openssl;
 mod plan;
+mod protocol;
 mod read;
 mod settings;
 mod share;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::net::{BackendAddress, Socket, Stream};
 use crate::protocol::Protocol;
 use crate::protocol::backend::RefusalCause;
-use crate::protocol::backend::visit::{Login, Offers, Question, ReplyKind, spoken_instead};
+use crate::protocol::backend::visit::{Login, Offers, Question, ReplyKind, Visit, spoken_instead};
 use crate::protocol::proxy_header::{self, Details};
 use crate::tls::ServerNameSource;
 use crate::tls::observe::{ObserveError, Observed, observe};
@@ -82,7 +82,8 @@ impl Prober<'_> {
             Socket::Tcp(tcp) => tcp.local_addr().ok().zip(tcp.peer_addr().ok()),
             Socket::Unix(_) => None,
         };
-        let mut talk = Talk::new(self.request.protocol, Stream::Plain(stream), self.request.timeout);
+        let visit = Visit::new(self.request.protocol);
+        let mut talk = Talk::new(visit, Stream::Plain(stream), self.request.timeout);
         if let Some(version) = self.request.proxy_protocol {
             let mut header = Vec::new();
             proxy_header::encode(version, ends, Details::default(), &mut header);
@@ -148,7 +149,11 @@ impl Prober<'_> {
             Err(_) => return self.stop(Step::Tls, format!("no handshake within {bound:?}"), PLAIN),
         };
         self.observed(&observed);
-        Ok(Talk::new(protocol, Stream::Client(Box::new(stream)), bound))
+        let visit = match self.request.tls {
+            TlsStart::Implicit => Visit::new(protocol),
+            TlsStart::Disabled | TlsStart::IfOffered | TlsStart::StartTls => Visit::secured(protocol),
+        };
+        Ok(Talk::new(visit, Stream::Client(Box::new(stream)), bound))
     }
 
     fn observed(&mut self, observed: &Observed) {
@@ -194,7 +199,7 @@ impl Prober<'_> {
                 Ok(())
             }
             ReplyKind::Foreign => {
-                let wanted = self.request.protocol.name().to_ascii_uppercase();
+                let wanted = self.request.protocol.label();
                 let problem = match spoken_instead(&answer.lines) {
                     Some(other) => format!("this is {other}, not {wanted}: {first}"),
                     None => format!("this is not {wanted}: {first}"),

@@ -1,4 +1,4 @@
-//! IMAP, POP3, SMTP, SASL and the PROXY protocol as pure state machines.
+//! IMAP, POP3, SMTP, ManageSieve, SASL and the PROXY protocol as pure state machines.
 //!
 //! Bytes in, events and bytes out: no tokio, no clock, no randomness, no Kubernetes. Every state machine has the same
 //! interface, in both directions:
@@ -23,7 +23,9 @@ pub mod login;
 mod pop3;
 pub mod proxy_header;
 pub mod sasl;
+mod sieve;
 mod smtp;
+mod strings;
 pub mod user;
 
 use serde::Serialize;
@@ -51,9 +53,14 @@ pub enum Protocol {
     Pop3,
     /// RFC 5321.
     Smtp,
+    /// ManageSieve, RFC 5804.
+    Sieve,
 }
 
 impl Protocol {
+    /// All protocols.
+    pub const ALL: [Self; 4] = [Self::Imap, Self::Pop3, Self::Smtp, Self::Sieve];
+
     /// Returns the protocol of a well-known port.
     #[must_use]
     pub const fn of_port(port: u16) -> Option<Self> {
@@ -61,6 +68,7 @@ impl Protocol {
             25 | 465 | 587 => Some(Self::Smtp),
             110 | 995 => Some(Self::Pop3),
             143 | 993 => Some(Self::Imap),
+            4190 => Some(Self::Sieve),
             _ => None,
         }
     }
@@ -71,24 +79,51 @@ impl Protocol {
         matches!(port, 465 | 993 | 995)
     }
 
-    /// Returns the port for TLS from the first byte (RFC 8314 section 3).
+    /// Returns the port for TLS from the first byte (RFC 8314 section 3), if one is registered.
     #[must_use]
-    pub const fn implicit_tls_port(self) -> u16 {
+    pub const fn implicit_tls_port(self) -> Option<u16> {
         match self {
-            Self::Imap => 993,
-            Self::Pop3 => 995,
-            Self::Smtp => 465,
+            Self::Imap => Some(993),
+            Self::Pop3 => Some(995),
+            Self::Smtp => Some(465),
+            Self::Sieve => None,
         }
     }
 
-    /// The name in lower case: the value of nginx's `Auth-Protocol`, of metric labels, and the ALPN identifier (the
-    /// registry of RFC 7301 has `imap` and `pop3`; nginx also uses `smtp`).
+    /// The name in lower case: the value of nginx's `Auth-Protocol` and of metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Imap => "imap",
             Self::Pop3 => "pop3",
             Self::Smtp => "smtp",
+            Self::Sieve => "sieve",
+        }
+    }
+
+    /// Returns the protocol with this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// The name that people read, which is also the value of a listener's `protocol`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Imap => "IMAP",
+            Self::Pop3 => "POP3",
+            Self::Smtp => "SMTP",
+            Self::Sieve => "Sieve",
+        }
+    }
+
+    /// The ALPN identifier. The registry of RFC 7301 has `imap`, `pop3` and `managesieve`; nginx also uses `smtp`.
+    #[must_use]
+    pub const fn alpn(self) -> &'static str {
+        match self {
+            Self::Sieve => "managesieve",
+            Self::Imap | Self::Pop3 | Self::Smtp => self.name(),
         }
     }
 }

@@ -32,8 +32,8 @@ macro_rules! replayed {
 }
 
 replayed! {
-    imap_client pop3_client smtp_client imap_backend pop3_backend smtp_backend follow_imap follow_smtp
-    sasl proxy_header auth_answer certificates nginx manifests served users
+    imap_client pop3_client smtp_client imap_backend pop3_backend smtp_backend sieve_client
+    sieve_backend follow_imap follow_smtp follow_sieve sasl proxy_header auth_answer certificates nginx manifests served users
 }
 
 fn replay(name: &str) {

@@ -16,7 +16,7 @@ packages_of() {
         # A C toolchain and cmake for aws-lc-rs (the TLS library's cryptography).
         build) echo "build-essential cmake pkg-config ca-certificates" ;;
         quickstart) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl" ;;
-        test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd postfix curl openssl swaks libnet-ssleay-perl python3 \
+        test) echo "dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-managesieved sieve-connect postfix curl openssl swaks libnet-ssleay-perl python3 \
             iproute2 nginx libnginx-mod-mail prometheus libsqlite3-0" ;;
         cluster) go_package ;;
         e2e) node_packages ;;

@@ -32,6 +32,11 @@ fn smtp_clients_get_what_the_transcripts_say() {
 }
 
 #[test]
+fn sieve_clients_get_what_the_transcripts_say() {
+    replay("sieve", |script, chunking| client::replay(Protocol::Sieve, script, chunking));
+}
+
+#[test]
 fn backends_get_what_the_transcripts_say() {
     replay("backend", backend::replay);
 }

@@ -15,7 +15,7 @@ use super::client::{Login, Session};
 
 /// Invariants:
 /// * the same events for any chunking;
-/// * one reply is answered with at most one line, without CR, LF and NUL;
+/// * one reply is answered with at most one line, without CR, LF and NUL (ManageSieve: one command with its literals);
 /// * each line is exactly a command that the login needs;
 /// * nothing from before STARTTLS has an effect after it.
 pub(super) fn target(protocol: Protocol, data: &[u8]) {
@@ -136,6 +136,10 @@ impl Settings {
 
     /// Checks what one reply was answered with.
     fn check_line(&self, output: &[u8]) {
+        if self.protocol == Protocol::Sieve {
+            assert!(self.is_sieve(output), "not a command for this login: {}", output.escape_ascii());
+            return;
+        }
         let shown = output.escape_ascii();
         let line = output.strip_suffix(b"\r\n").unwrap_or_else(|| panic!("not a line: {shown}"));
         let is_broken = line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'));
@@ -144,6 +148,7 @@ impl Settings {
             Protocol::Imap => self.is_imap(line),
             Protocol::Pop3 => self.is_pop3(line),
             Protocol::Smtp => self.is_smtp(line),
+            Protocol::Sieve => false,
         };
         assert!(is_known, "not a command for this login: {shown}, {:?}", self.login);
     }
@@ -197,6 +202,24 @@ impl Settings {
             || self.is_message(line)
     }
 
+    /// Reads a whole command, because its strings may be literals: STARTTLS, AUTHENTICATE, or a message.
+    fn is_sieve(&self, output: &[u8]) -> bool {
+        let Some(line) = output.strip_suffix(b"\r\n") else { return false };
+        let is_message = |text: &[u8]| self.is_message(text) || (text.is_empty() && self.is_message(b"="));
+        if line == b"STARTTLS" {
+            return true;
+        }
+        let Some(arguments) = line.strip_prefix(b"AUTHENTICATE ") else {
+            return sieve_string(line).is_some_and(|(message, rest)| rest.is_empty() && is_message(&message));
+        };
+        let Some((name, rest)) = sieve_string(arguments) else { return false };
+        let has_initial = || {
+            let initial = rest.strip_prefix(b" ").and_then(sieve_string);
+            initial.is_some_and(|(initial, rest)| rest.is_empty() && is_message(&initial))
+        };
+        self.is_sasl(b"", &name) && (rest.is_empty() || has_initial())
+    }
+
     fn credentials(&self) -> (Vec<u8>, Vec<u8>) {
         match self.plan().login {
             BackendLogin::Request(LoginRequest::Password { login, password, .. }) => {
@@ -245,6 +268,7 @@ impl Settings {
             Protocol::Imap => b"* OK\r\n* CAPABILITY STARTTLS\r\nmailgress OK\r\nmailgress OK\r\n",
             Protocol::Pop3 => b"+OK\r\n+OK\r\nSTLS\r\n.\r\n+OK\r\n",
             Protocol::Smtp => b"220 x\r\n250-x\r\n250 STARTTLS\r\n220 x\r\n",
+            Protocol::Sieve => b"\"STARTTLS\"\r\nOK\r\nOK\r\n",
         };
         let plain: Vec<&[u8]> = [plain].into_iter().chain(turns.iter().skip(at + 1).copied()).collect();
         let plain = self.play(&plain, |available| available).events;
@@ -257,6 +281,16 @@ impl Settings {
 
 fn decodes(line: &[u8], message: &[u8]) -> bool {
     decode_base64(line).is_some_and(|decoded| decoded.as_slice() == message)
+}
+
+/// Returns a quoted string or a client's literal (RFC 5804 section 4), and what follows it.
+fn sieve_string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let Some(literal) = text.strip_prefix(b"{") else { return quoted(text) };
+    let end = literal.iter().position(|byte| *byte == b'+')?;
+    let (digits, rest) = literal.split_at(end);
+    let size = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let (content, rest) = rest.strip_prefix(b"+}\r\n")?.split_at_checked(size)?;
+    Some((content.to_vec(), rest))
 }
 
 /// SMTP: our own reply, which replaces the backend's.
@@ -291,7 +325,7 @@ fn is_id(text: &[u8]) -> bool {
     }
 }
 
-/// Returns the content of a quoted string (RFC 9051), and what follows it.
+/// Returns the content of a quoted string (RFC 9051, RFC 5804), and what follows it.
 fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut rest = text.strip_prefix(b"\"")?;
     let mut content = Vec::new();

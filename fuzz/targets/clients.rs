@@ -119,6 +119,7 @@ impl Settings {
             Protocol::Imap => b"x STARTTLS\r\n",
             Protocol::Pop3 => b"STLS\r\n",
             Protocol::Smtp => b"EHLO x\r\nSTARTTLS\r\n",
+            Protocol::Sieve => b"STARTTLS\r\n",
         };
         let fresh: Vec<&[u8]> = [begin].into_iter().chain(turns.iter().skip(at + 1).copied()).collect();
         let fresh = play(self.session(no_limits()), &fresh, |available| available);
@@ -191,8 +192,11 @@ fn is_handshake(event: &str) -> bool {
 
 /// Tells whether an event shows a login or a challenge, which later ones are numbered after.
 fn has_logged_in(event: &str) -> bool {
-    ["login:", "answer:", "S: + ", "S: 334"].iter().any(|start| event.starts_with(start))
+    ["login:", "answer:", "S: + ", "S: 334", SIEVE_CHALLENGE].iter().any(|start| event.starts_with(start))
 }
+
+/// The start of a challenge of CRAM-MD5 in ManageSieve: the nonce in base64. Capabilities look like challenges too.
+const SIEVE_CHALLENGE: &str = "S: \\\"PG5vbmNl";
 
 /// What an auth service and a backend decide.
 pub(super) const VERDICTS: [&str; 8] = [

@@ -25,6 +25,9 @@ pub(super) fn of(name: &str, root: &Path) -> Vec<Vec<u8>> {
         "imap_backend" => backends(Protocol::Imap, root),
         "pop3_backend" => backends(Protocol::Pop3, root),
         "smtp_backend" => backends(Protocol::Smtp, root),
+        "sieve_client" => clients(Protocol::Sieve, root),
+        "sieve_backend" => backends(Protocol::Sieve, root),
+        "follow_sieve" => behind(&[&[0x35], &[0x11]], &FOLLOWED_SIEVE),
         "follow_imap" => behind(&[&[0x35], &[0x11]], &FOLLOWED_IMAP),
         "follow_smtp" => {
             let without_routes: [&[u8]; 3] =
@@ -128,9 +131,12 @@ fn login(protocol: Protocol, script: &Script) -> Vec<u8> {
     let lines = match protocol {
         Protocol::Smtp => format!("{}\r\n", script.setting("hello").unwrap_or("EHLO client.test")),
         Protocol::Imap => format!("{} ", script.setting("tag").unwrap_or("a")),
-        Protocol::Pop3 => String::new(),
+        Protocol::Pop3 | Protocol::Sieve => String::new(),
     };
-    let verb = if protocol == Protocol::Imap { "AUTHENTICATE" } else { "AUTH" };
+    let verb = match protocol {
+        Protocol::Imap | Protocol::Sieve => "AUTHENTICATE",
+        Protocol::Pop3 | Protocol::Smtp => "AUTH",
+    };
     let rest = if let Some(relayed) = script.setting("relayed") {
         format!("{verb} {relayed}\r\n")
     } else if text("none") == "yes" {
@@ -246,6 +252,15 @@ const FOLLOWED_IMAP: [&str; 6] = [
     r"a COMPRESS DEFLATE\r\n\xffa OK\r\n",
     r"a APPEND x {9}\r\n\xff+ go\r\n\xffcompress\r\n\r\nb IDLE\r\n\xff+ idle\r\n* X ~{12}\r\n",
     r"a NOOP\r\n\xff* OK x {3}\r\n* X {99999999999999999999}\r\n",
+];
+
+const FOLLOWED_SIEVE: [&str; 6] = [
+    r#"NOOP\r\n\xffOK "done"\r\n"#,
+    r#"LISTSCRIPTS\r\n\xff"main" ACTIVE\r\n{4}\r\nOK\r\n\r\nOK\r\n"#,
+    r#"GETSCRIPT "x"\r\n\xff{9}\r\nNO {3}\r\na\r\nOK (WARNINGS) {2}\r\n\r\n\r\n"#,
+    r#"LOGOUT\r\n\xffOK\r\n"#,
+    r#"PUTSCRIPT "x" {9+}\r\nlogout\r\na\r\n\xffNO "bad"\r\n"#,
+    r#"UNAUTHENTICATE\r\n\xffOK\r\n\xffAUTHENTICATE "PLAIN"\r\n\xff""\r\n"#,
 ];
 
 const FOLLOWED_SMTP: [&str; 15] = [

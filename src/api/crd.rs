@@ -219,7 +219,9 @@ mod tests {
     fn settings_have_no_defaults_that_would_hide_the_servers() {
         let [server, ..] = crds();
         let spec = &schema_of(&server)["properties"]["spec"]["properties"];
-        for block in ["tls", "auth", "upstream", "imap", "pop3", "smtp", "resolver", "timeouts", "limits"] {
+        for block in
+            ["tls", "auth", "upstream", "imap", "pop3", "smtp", "sieve", "resolver", "timeouts", "limits"]
+        {
             walk(&spec[block], block, &mut |path, node| {
                 let inside_a_reference = path.contains("[]") || path.contains("Ref");
                 assert!(inside_a_reference || node.get("default").is_none(), "{path}: {node}");

@@ -64,8 +64,8 @@ pub struct ListenerFields {
     #[serde(default = "any_address")]
     #[schemars(length(min = 1, max = 112), extend("x-kubernetes-validations" = rules::forms::listen_address()))]
     pub address: String,
-    /// `IMAP`, `POP3` or `SMTP`. Default for the standard ports: SMTP on 25, 465 and 587, POP3 on 110 and 995, IMAP on
-    /// 143 and 993. Required on all other ports.
+    /// `IMAP`, `POP3`, `SMTP` or `Sieve` (ManageSieve). Default for the standard ports: SMTP on 25, 465 and 587, POP3 on 110
+    /// and 995, IMAP on 143 and 993, Sieve on 4190. Required on all other ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// Host names (SNI) of the listener, also with a wildcard (`*.example.com`). Several listeners may share an address
@@ -113,6 +113,8 @@ pub enum Protocol {
     /// SMTP, for submission and for port 25.
     #[serde(rename = "SMTP")]
     Smtp,
+    /// ManageSieve (RFC 5804), with which users edit their mail filters.
+    Sieve,
 }
 
 /// PROXY protocol headers from load balancers.

@@ -95,7 +95,7 @@ pub struct UserListRef {
 #[serde(rename_all = "camelCase")]
 pub struct RouteBackend {
     /// The backend's address for each protocol. The other protocols of these users use the listener's own backend.
-    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["protocol"]))]
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["protocol"]))]
     pub services: Vec<RouteService>,
     /// Settings of the connections to this backend. They override the listener's, field by field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +118,7 @@ pub struct RouteAffinity {
     /// The protocols to which this applies. Default: all protocols of the backend. Leave out a protocol whose Service
     /// has other Pods, such as a submission server without mailboxes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "set"))]
     pub protocols: Option<Vec<Protocol>>,
     /// With `Exclusive`: the name of the storage. MailRoutes of one namespace with the same group count together.
     /// Default: the name of the MailRoute.
@@ -157,7 +157,7 @@ pub enum AffinityMode {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::route_service()))]
 pub struct RouteService {
-    /// `IMAP`, `POP3` or `SMTP`.
+    /// `IMAP`, `POP3`, `SMTP` or `Sieve`.
     pub protocol: Protocol,
     /// The name of a Service in the MailRoute's own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -33,15 +33,18 @@ pub fn mail_listener() -> Value {
 
 fn listener_rules() -> Vec<Value> {
     let mut rules = settings_rules();
-    rules.extend(["IMAP", "POP3", "SMTP"].map(of_protocol));
+    rules.extend(PROTOCOLS.map(|(protocol, _)| of_protocol(protocol)));
     rules.extend([
         rule(
             "has(self.port) != self.address.startsWith('unix:')",
             "a listener needs a port, unless its address is unix:/path, which has none; add port, or remove it",
         ),
         rule(
-            "has(self.protocol) || (has(self.port) && self.port in [25, 110, 143, 465, 587, 993, 995])",
-            "protocol is required unless port is one of 25, 465, 587 (SMTP), 110, 995 (POP3), 143, 993 (IMAP); add it",
+            &format!("has(self.protocol) || (has(self.port) && self.port in [{}])", PROTOCOLS.map(|(_, ports)| ports).join(", ")),
+            &format!(
+                "protocol is required unless port is one of {}; add it",
+                PROTOCOLS.map(|(protocol, ports)| format!("{ports} ({protocol})")).join(", ")
+            ),
         ),
         rule(
             "!(has(self.backendRef) && has(self.backendAddress))",
@@ -69,8 +72,8 @@ fn of_protocol(protocol: &str) -> Value {
 
 /// Returns a CEL expression for a listener's protocol: the configured one, or the default for its port.
 fn protocol_of(listener: &str) -> String {
-    let ports = [("[25, 465, 587]", "SMTP"), ("[110, 995]", "POP3"), ("[143, 993]", "IMAP")];
-    let of_port = ports.map(|(ports, name)| format!("{listener}.port in {ports} ? '{name}' : ")).concat();
+    let of_port =
+        PROTOCOLS.map(|(name, ports)| format!("{listener}.port in [{ports}] ? '{name}' : ")).concat();
     format!("(has({listener}.protocol) ? {listener}.protocol : !has({listener}.port) ? '' : {of_port}'')")
 }
 
@@ -220,6 +223,12 @@ pub fn smtp() -> Value {
     json!([not_listed("APOP", "APOP exists in POP3 only")])
 }
 
+/// Rules of `sieve`.
+#[must_use]
+pub fn sieve() -> Value {
+    imap()
+}
+
 /// Rules of `resolver`.
 #[must_use]
 pub fn resolver() -> Value {
@@ -265,6 +274,10 @@ fn not_listed(method: &str, message: &str) -> Value {
         &format!("{message}; remove it from authMethods"),
     )
 }
+
+/// The protocols and their standard ports.
+const PROTOCOLS: [(&str, &str); 4] =
+    [("SMTP", "25, 465, 587"), ("POP3", "110, 995"), ("IMAP", "143, 993"), ("Sieve", "4190")];
 
 fn rule(expression: &str, message: &str) -> Value {
     json!({ "rule": expression, "message": message })

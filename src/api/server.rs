@@ -22,7 +22,7 @@ use super::status::MailServerStatus;
     category = "mail",
     status = "MailServerStatus",
     derive = "PartialEq",
-    doc = "Listeners for mail (IMAP, POP3, SMTP), the backends that their sessions go to, and the settings that they share.",
+    doc = "Listeners for mail (IMAP, POP3, SMTP, ManageSieve), the backends that their sessions go to, and the settings that they share.",
     printcolumn = r#"{"name":"Class","type":"string","jsonPath":".spec.className"}"#,
     printcolumn = r#"{"name":"Listeners","type":"integer","jsonPath":".status.listenerCount"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,

@@ -39,6 +39,10 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::smtp()))]
     pub smtp: Option<SmtpSettings>,
+    /// Settings for ManageSieve only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules::sieve()))]
+    pub sieve: Option<SieveSettings>,
     /// DNS lookups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolver: Option<ResolverSettings>,
@@ -215,6 +219,28 @@ pub struct SmtpSettings {
     pub strict_sequence: Option<bool>,
 }
 
+/// Capabilities and login methods of ManageSieve (RFC 5804).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SieveSettings {
+    /// Capabilities announced before the login, one per line: the name, and after a space the value, such as `SIEVE
+    /// fileinto vacation`. `SASL` and `STARTTLS` depend on other settings, are announced automatically, and are ignored in
+    /// this list. Default: those of Dovecot Pigeonhole. List the backend's own if it has others, because clients decide by
+    /// `SIEVE` what they offer to their users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 2048), regex(pattern = "^[!-~]+( [!-~]+)*$")))]
+    pub capabilities: Option<Vec<String>>,
+    /// Login methods: `PLAIN`, `LOGIN`, `CRAM-MD5`, `EXTERNAL`, `XOAUTH2`, `OAUTHBEARER`. Methods that are not listed are
+    /// refused. `PLAIN` and `LOGIN` each allow both; only the listed ones are announced. Default: `PLAIN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub auth_methods: Option<Vec<AuthMethod>>,
+    /// When logins with a password are allowed. `Listed`: only if `authMethods` has `PLAIN` or `LOGIN`. `Always`:
+    /// regardless of the list. Default: `Listed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_logins: Option<PasswordLogins>,
+}
+
 /// When logins with a password are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PasswordLogins {
@@ -312,7 +338,7 @@ pub struct TimeoutSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = rules::forms::pause()))]
     pub half_closed: Option<Duration>,
-    /// Tell the client when `timeouts.client` is over (IMAP and SMTP; POP3 has no reply for it). nginx closes the
+    /// Tell the client when `timeouts.client` is over (IMAP, SMTP and ManageSieve; POP3 has no reply for it). nginx closes the
     /// connection without a reply. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub announce: Option<bool>,

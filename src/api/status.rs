@@ -95,7 +95,7 @@ pub struct MailRouteStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteBackendStatus {
-    /// `IMAP`, `POP3` or `SMTP`.
+    /// `IMAP`, `POP3`, `SMTP` or `Sieve`.
     #[schemars(length(max = 16))]
     pub protocol: String,
     /// The Service or address as in the manifest.

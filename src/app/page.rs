@@ -246,7 +246,7 @@ fn serving_of(socket: &Socket, listener: &model::Listener, places: &Places<'_>) 
     Serving {
         address: socket.address.to_string(),
         bound,
-        protocol: socket.protocol.name().to_uppercase(),
+        protocol: socket.protocol.label().to_owned(),
         tls: socket.tls_mode.name().to_owned(),
         hostnames: listener.hostnames.iter().map(|name| name.as_str().to_owned()).take(MAX_NAMES).collect(),
         certificates: by_expiry.into_iter().take(MAX_CERTIFICATES).map(certificate).collect(),

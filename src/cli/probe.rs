@@ -99,6 +99,7 @@ enum Speaks {
     Imap,
     Pop3,
     Smtp,
+    Sieve,
 }
 
 /// When TLS starts.
@@ -167,7 +168,9 @@ impl Probe {
         };
         let protocol = self.protocol.map(Speaks::protocol).or_else(|| port.and_then(Protocol::of_port));
         let Some(protocol) = protocol else {
-            bail!("cannot tell the protocol of {target} from its port; set --protocol to imap, pop3 or smtp");
+            bail!(
+                "cannot tell the protocol of {target} from its port; set --protocol to imap, pop3, smtp or sieve"
+            );
         };
         let tls = match self.tls {
             Some(Mode::Disabled) => TlsStart::Disabled,
@@ -232,6 +235,7 @@ impl Speaks {
             Self::Imap => Protocol::Imap,
             Self::Pop3 => Protocol::Pop3,
             Self::Smtp => Protocol::Smtp,
+            Self::Sieve => Protocol::Sieve,
         }
     }
 }

@@ -58,6 +58,7 @@ enum Protocol {
     Imap,
     Pop3,
     Smtp,
+    Sieve,
 }
 
 impl Why {
@@ -143,7 +144,8 @@ fn write_merged(out: &mut impl Write, answers: &[why::Why], width: Option<usize>
 fn write_listeners(out: &mut impl Write, listeners: &[WhyListener]) -> io::Result<()> {
     for listener in listeners {
         let WhyListener { listener: id, protocol, address, user, auth_service, route, outcome } = listener;
-        let protocol = protocol.to_ascii_uppercase();
+        let protocol =
+            crate::protocol::Protocol::of_name(protocol).map_or(protocol.as_str(), |known| known.label());
         writeln!(out, "{STRONG}{id}{STRONG:#} ({protocol}, {address})")?;
         writeln!(out, "  user:     {user}")?;
         match route {

@@ -36,7 +36,7 @@ pub struct Entry {
     pub listener: String,
     /// The socket, such as `*:993`; empty if unknown.
     pub socket: String,
-    /// `IMAP`, `POP3` or `SMTP`; empty if unknown.
+    /// `IMAP`, `POP3`, `SMTP` or `Sieve`; empty if unknown.
     pub protocol: &'static str,
     /// The TLS mode as in manifests; empty if unknown.
     pub tls: &'static str,

@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::api::listener::Protocol;
 use crate::net::ListenAddress;
 
 use super::auth;
 use super::effective::Server;
 use super::listen::Socket;
 use super::problem::Note;
+use super::protocol::Protocol;
 use super::settings;
 
 /// Collects all warnings about a server.

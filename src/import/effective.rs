@@ -1,11 +1,11 @@
 //! Combines `server {}` with `mail {}`: a server's own directives, else the inherited ones.
 
-use crate::api::listener::Protocol;
 use crate::net::ListenAddress;
 
 use super::Source;
 use super::listen::{self, Socket};
 use super::problem::Findings;
+use super::protocol::Protocol;
 use super::tree::Directive;
 
 /// A server with its inherited directives.

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::api::listener::Protocol;
 use crate::net::ListenAddress;
+
+use super::protocol::Protocol;
 
 /// Returns the name, with the lowest number from 2 if it is already used.
 pub(super) fn unique(base: &str, taken: impl Fn(&str) -> bool) -> String {

@@ -243,7 +243,7 @@ fn draft(
             ListenAddress::Ip(address) => address.ip().to_string(),
             ListenAddress::Unix(path) => format!("unix:{}", path.display()),
         },
-        protocol: (!implied).then_some(server.protocol),
+        protocol: (!implied).then_some(server.protocol.api()),
         hostnames: None,
         proxy_protocol,
         socket: (socket.options != crate::api::listener::SocketSettings::default())

@@ -3,15 +3,15 @@
 use crate::api::Settings;
 use crate::api::common::{Duration, Size};
 use crate::api::limits::{CountedErrors, LimitSettings};
-use crate::api::listener::Protocol;
 use crate::api::settings::{
     AuthMethod, EhloName, PasswordLogins, ProtocolSettings, ProxyProtocolVersion, ResolverSettings,
     SmtpSettings, TimeoutSettings, UpstreamSettings,
 };
-use crate::protocol::{self, own_extensions};
+use crate::protocol::own_extensions;
 
 use super::effective::Server;
 use super::problem::{Findings, Note};
+use super::protocol::Protocol;
 use super::tree::Directive;
 use super::values::{self, Finest};
 
@@ -144,7 +144,7 @@ fn capabilities<'a>(server: &Server<'a>, name: &'a str, found: &mut Findings) ->
     let usable = |line: &String| line.len() <= 128 && line.split(' ').all(visible);
     let mut own = Vec::new();
     let list = list.iter().filter_map(|line| {
-        let taken_apart = own_extensions(wire(server.protocol), line);
+        let taken_apart = own_extensions(server.protocol.wire(), line);
         own.extend(taken_apart.own);
         taken_apart.kept
     });
@@ -175,14 +175,6 @@ pub(super) fn password_logins<'a>(server: &Server<'a>, name: &'a str) -> Option<
     let is_password = |method: &AuthMethod| matches!(method, AuthMethod::Plain | AuthMethod::Login);
     let lists_passwords = auth_methods(server, name)?.iter().any(is_password);
     (!lists_passwords).then_some(PasswordLogins::Always)
-}
-
-fn wire(protocol: Protocol) -> protocol::Protocol {
-    match protocol {
-        Protocol::Imap => protocol::Protocol::Imap,
-        Protocol::Pop3 => protocol::Protocol::Pop3,
-        Protocol::Smtp => protocol::Protocol::Smtp,
-    }
 }
 
 fn method(word: &str) -> Option<AuthMethod> {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::api::Settings;
-use crate::api::listener::Protocol;
 use crate::api::server::Listener;
 use crate::net::ListenAddress;
+
+use super::protocol::Protocol;
 
 /// A listener with all its settings, before they are divided.
 pub(super) struct Draft {

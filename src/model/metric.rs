@@ -269,7 +269,7 @@ const OUTCOME: Label = label(
      `no_descriptors`, `backend_error`, `backend_unavailable`, `backend_timeout`, `backend_refused`, `relay_error`, \
      `internal_error`, `drained`, `kicked`, `held`, `moved`",
 );
-const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`");
+const PROTOCOL: Label = label("protocol", "`smtp`, `imap`, `pop3`, `sieve`");
 const QUERY: Label = label("kind", "`name`, `srv`, `addr`");
 const READY: Label = label("ready", "`True`, `False`, `Unknown`");
 const RECIPIENT: Label = label(

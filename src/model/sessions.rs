@@ -93,7 +93,7 @@ pub struct OpenSession {
     pub id: SessionId,
     /// `mail/example/imaps`, or `mail/example` for a `MailListener`.
     pub listener: String,
-    /// `imap`, `pop3` or `smtp`.
+    /// `imap`, `pop3`, `smtp` or `sieve`.
     pub protocol: String,
     /// The client's address, or the source in a trusted PROXY header; `unix:` for UNIX sockets.
     pub client: String,

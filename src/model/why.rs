@@ -14,7 +14,7 @@ pub struct WhyQuery {
     /// Whether `user` is a recipient. Then only SMTP listeners are asked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recipient: bool,
-    /// Only listeners of this protocol: `imap`, `pop3` or `smtp`.
+    /// Only listeners of this protocol: `imap`, `pop3`, `smtp` or `sieve`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
     /// Only this listener (`namespace/object/listener`), or those of `namespace/object`.
@@ -79,7 +79,7 @@ pub struct WhyBan {
 pub struct WhyListener {
     /// `mail/example/imaps`, or `mail/example` for a `MailListener`.
     pub listener: String,
-    /// `imap`, `pop3` or `smtp`.
+    /// `imap`, `pop3`, `smtp` or `sieve`.
     pub protocol: String,
     /// The listener's socket.
     pub address: String,

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::net::{Socket, Stream};
 use crate::protocol::backend::visit::{Login, Question, ServerReply, Visit};
-use crate::protocol::{BackendError, Cleartext, Input, Protocol};
+use crate::protocol::{BackendError, Cleartext, Input};
 use crate::secret::wipe;
 
 /// A connection with its conversation.
@@ -45,9 +45,9 @@ impl fmt::Display for Silence {
 }
 
 impl Talk {
-    /// Starts on a new connection, or after a TLS handshake.
-    pub(super) fn new(protocol: Protocol, stream: Stream, bound: Duration) -> Self {
-        Self { visit: Visit::new(protocol), stream, input: Input::new(MAX_ANSWER), bound }
+    /// Starts with a visit that is new, or continues after STARTTLS.
+    pub(super) fn new(visit: Visit, stream: Stream, bound: Duration) -> Self {
+        Self { visit, stream, input: Input::new(MAX_ANSWER), bound }
     }
 
     /// Returns the socket for a TLS handshake. `None` if unexpected bytes arrived in cleartext.
@@ -68,8 +68,8 @@ impl Talk {
         loop {
             let mut out = Vec::new();
             if !login.next(&mut out) {
-                // The server sent another challenge, so cancel (RFC 4422 section 3.5 and RFC 9051 section 6.2.2).
-                out.extend_from_slice(b"*\r\n");
+                // The server sent another challenge.
+                out.extend_from_slice(self.visit.cancellation());
                 return self.say(Question::Login, out).await;
             }
             let answer = self.say(Question::Login, out).await?;

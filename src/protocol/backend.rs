@@ -11,6 +11,7 @@ mod probe;
 mod refusal;
 mod reply;
 mod sasl;
+mod sieve;
 mod smtp;
 pub mod visit;
 
@@ -23,6 +24,7 @@ use self::imap::Imap;
 use self::pop3::Pop3;
 pub use self::probe::{Probe, ProbeStep};
 pub use self::refusal::{RefusalCause, is_closing};
+use self::sieve::Sieve;
 use self::smtp::Smtp;
 use super::Protocol;
 use super::imap::id::ClientId;
@@ -51,8 +53,8 @@ pub struct BackendPlan {
     /// IMAP: if the backend offers ID (RFC 2971), send the client's identity in Dovecot's fields (`x-originating-ip`
     /// …), with the parameters of the client's own ID.
     pub imap_id: Option<(ClientInfo, ClientId)>,
-    /// `passthrough`: the client gets the backend's own reply to an accepted login. This is always so for IMAP and
-    /// POP3. For SMTP with an auth service, the reply is nginx's.
+    /// `passthrough`: the client gets the backend's own reply to an accepted login. This is always so except
+    /// for SMTP. For SMTP with an auth service, the reply is nginx's.
     pub verbatim: bool,
 }
 
@@ -99,6 +101,7 @@ enum Machine {
     Imap(Imap),
     Pop3(Pop3),
     Smtp(Smtp),
+    Sieve(Sieve),
 }
 
 /// What the caller has to do next, after writing the commands appended so far.
@@ -143,6 +146,7 @@ impl Backend {
             Protocol::Imap => Machine::Imap(Imap::new(plan)),
             Protocol::Pop3 => Machine::Pop3(Pop3::new(plan)),
             Protocol::Smtp => Machine::Smtp(Smtp::new(plan)),
+            Protocol::Sieve => Machine::Sieve(Sieve::new(plan)),
         })
     }
 
@@ -162,6 +166,7 @@ impl Backend {
                 Machine::Imap(imap) => imap.next(input, out),
                 Machine::Pop3(pop3) => pop3.next(input, out),
                 Machine::Smtp(smtp) => smtp.next(input, out),
+                Machine::Sieve(sieve) => sieve.next(input, out),
             };
             match flow {
                 Ok(Flow::Next(next)) => {
@@ -182,7 +187,7 @@ impl Backend {
         match self.0 {
             Machine::Imap(imap) => imap.unanswered().map(Ok),
             Machine::Smtp(smtp) => smtp.unanswered().map(Err),
-            Machine::Pop3(_) => None,
+            Machine::Pop3(_) | Machine::Sieve(_) => None,
         }
     }
 }
@@ -225,6 +230,12 @@ impl From<Smtp> for Backend {
     }
 }
 
+impl From<Sieve> for Backend {
+    fn from(sieve: Sieve) -> Self {
+        Self(Machine::Sieve(sieve))
+    }
+}
+
 /// The backend has accepted STARTTLS.
 #[derive(Debug)]
 pub struct BackendStartTls(Secured);
@@ -235,6 +246,7 @@ enum Secured {
     Imap(imap::Preparation),
     Pop3(pop3::Preparation),
     Smtp(smtp::Preparation),
+    Sieve(sieve::Preparation),
 }
 
 impl BackendStartTls {
@@ -245,6 +257,7 @@ impl BackendStartTls {
             Secured::Imap(preparation) => preparation.secured(out).into(),
             Secured::Pop3(preparation) => preparation.secured(out).into(),
             Secured::Smtp(preparation) => preparation.secured(out).into(),
+            Secured::Sieve(preparation) => preparation.secured().into(),
         }
     }
 }
@@ -254,13 +267,15 @@ impl BackendStartTls {
 pub struct BackendExchange(Backend);
 
 impl BackendExchange {
-    /// Appends the client's response (base64, `=`, empty or `*`) as received. Bytes that `input` holds now arrived
-    /// before the response.
+    /// Appends the client's response (base64, `=`, empty or `*`), in ManageSieve as a string. Bytes that `input` holds now
+    /// arrived before the response.
     #[must_use]
     pub fn answer(self, answer: &Secret, input: &mut Input, out: &mut Vec<u8>) -> Backend {
         input.note_question();
-        out.extend_from_slice(answer.expose());
-        out.extend_from_slice(b"\r\n");
+        match &self.0.0 {
+            Machine::Sieve(_) => sieve::append_answer(answer, out),
+            Machine::Imap(_) | Machine::Pop3(_) | Machine::Smtp(_) => sasl::append_answer(answer, out),
+        }
         self.0
     }
 }

@@ -1,6 +1,6 @@
 //! Follows a session after its login, while the relay moves its bytes.
 //!
-//! For IMAP it knows whether the backend is between two responses, so that a closing message can be inserted at the end
+//! For IMAP and ManageSieve it knows whether the backend is between two responses, so that a closing message can be inserted at the end
 //! of a drain. For SMTP it knows the same, and keeps the client's XCLIENT away from a backend that trusts us, and AUTH
 //! in a session without a login. POP3 is not followed: without reading the commands, the end of a multi-line reply is
 //! unknown, so a session ends without a closing message.
@@ -9,13 +9,17 @@
 //!
 //! Nothing here stores bytes of the session; the state has a few words.
 
+mod commands;
 mod ending;
 mod imap;
+mod line;
 mod replies;
+mod sieve;
 mod smtp;
 mod text;
 
 use self::imap::ImapFollower;
+use self::sieve::SieveFollower;
 use self::smtp::SmtpFollower;
 use super::{CloseReason, Protocol};
 
@@ -28,6 +32,7 @@ enum Kind {
     Imap(ImapFollower),
     Pop3,
     Smtp(SmtpFollower),
+    Sieve(SieveFollower),
 }
 
 /// What the relay may do with bytes of the client.
@@ -82,6 +87,7 @@ impl Follower {
             Protocol::Imap => Kind::Imap(ImapFollower::new()),
             Protocol::Pop3 => Kind::Pop3,
             Protocol::Smtp => Kind::Smtp(SmtpFollower::new(smtp)),
+            Protocol::Sieve => Kind::Sieve(SieveFollower::new()),
         })
     }
 
@@ -96,6 +102,10 @@ impl Follower {
             }
             Kind::Pop3 => Passage::Pass(bytes.len()),
             Kind::Smtp(smtp) => smtp.client(bytes, refusal),
+            Kind::Sieve(sieve) => {
+                sieve.client(bytes);
+                Passage::Pass(bytes.len())
+            }
         }
     }
 
@@ -105,6 +115,7 @@ impl Follower {
             Kind::Imap(imap) => imap.backend(bytes),
             Kind::Pop3 => {}
             Kind::Smtp(smtp) => smtp.backend(bytes),
+            Kind::Sieve(sieve) => sieve.backend(bytes),
         }
     }
 
@@ -112,7 +123,7 @@ impl Follower {
     pub fn take_answer(&mut self) -> Option<&'static [u8]> {
         match &mut self.0 {
             Kind::Smtp(smtp) => smtp.take_answer(),
-            Kind::Imap(_) | Kind::Pop3 => None,
+            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => None,
         }
     }
 
@@ -121,7 +132,7 @@ impl Follower {
     pub const fn may_go_on(&self) -> bool {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.may_go_on(),
-            Kind::Imap(_) | Kind::Pop3 => true,
+            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => true,
         }
     }
 
@@ -131,7 +142,7 @@ impl Follower {
     pub const fn may_leave(&self) -> bool {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.may_leave(),
-            Kind::Imap(_) | Kind::Pop3 => false,
+            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => false,
         }
     }
 
@@ -140,7 +151,7 @@ impl Follower {
     pub const fn is_in_transaction(&self) -> bool {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.is_open(),
-            Kind::Imap(_) | Kind::Pop3 => false,
+            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => false,
         }
     }
 
@@ -151,6 +162,7 @@ impl Follower {
             Kind::Imap(imap) => imap.is_between_responses(),
             Kind::Pop3 => false,
             Kind::Smtp(smtp) => smtp.is_between_replies(),
+            Kind::Sieve(sieve) => sieve.is_between_responses(),
         }
     }
 
@@ -161,6 +173,7 @@ impl Follower {
             Kind::Imap(imap) => imap.interrupted(),
             Kind::Pop3 => None,
             Kind::Smtp(smtp) => smtp.interrupted(),
+            Kind::Sieve(sieve) => sieve.interrupted(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! State machines for the client before the login.
 //!
-//! The public items are the same for all protocols. Each protocol has its own machine (`imap`, `pop3`, `smtp`).
+//! The public items are the same for all protocols. Each protocol has its own machine (`imap`, `pop3`, `smtp`, `sieve`).
 //! `pending` has the states after the credentials are complete.
 
 pub(crate) mod core;
@@ -20,6 +20,7 @@ use super::input::{Cleartext, HandshakeProof, Input};
 use super::login::Attempt;
 use super::pop3::Pop3;
 use super::sasl::Mechanism;
+use super::sieve::Sieve;
 use super::smtp::Smtp;
 
 pub use self::extensions::{OwnExtensions, own_extensions};
@@ -36,7 +37,8 @@ pub struct FrontendConfig {
     /// The name in greetings, EHLO replies and challenges.
     pub server_name: String,
     /// Capabilities announced before the login, verbatim and in this order, without those that depend on the state
-    /// ([`own_extensions`]). POP3's USER may be listed; it is omitted where USER is refused.
+    /// ([`own_extensions`]). POP3's USER may be listed; it is omitted where USER is refused. ManageSieve:
+    /// a name, and a value behind the first space.
     pub capabilities: Vec<String>,
     /// Enabled mechanisms, sorted as in [`Mechanism`], without duplicates.
     pub mechanisms: Vec<Mechanism>,
@@ -142,6 +144,7 @@ enum Machine {
     Imap(Imap),
     Pop3(Pop3),
     Smtp(Smtp),
+    Sieve(Sieve),
 }
 
 /// What the caller has to do next, after writing the replies appended so far.
@@ -192,6 +195,7 @@ impl Frontend {
             Protocol::Imap => Machine::Imap(Imap::new(core)),
             Protocol::Pop3 => Machine::Pop3(Pop3::new(core)),
             Protocol::Smtp => Machine::Smtp(Smtp::new(core)),
+            Protocol::Sieve => Machine::Sieve(Sieve::new(core)),
         })
     }
 
@@ -210,6 +214,7 @@ impl Frontend {
             Machine::Imap(imap) => imap.core_mut().set_nonce(nonce),
             Machine::Pop3(pop3) => pop3.core_mut().set_nonce(nonce),
             Machine::Smtp(smtp) => smtp.core_mut().set_nonce(nonce),
+            Machine::Sieve(sieve) => sieve.core_mut().set_nonce(nonce),
         }
         self
     }
@@ -224,12 +229,13 @@ impl Frontend {
         self
     }
 
-    /// Appends the greeting. Do not call it after STARTTLS.
+    /// Appends the greeting. After STARTTLS, [`StartTls::secured`] does what the protocol needs.
     pub fn greet(&mut self, out: &mut Vec<u8>) {
         match &self.0 {
             Machine::Imap(imap) => imap.greet(out),
             Machine::Pop3(pop3) => pop3.greet(out),
             Machine::Smtp(smtp) => smtp.greet(out),
+            Machine::Sieve(sieve) => sieve.greet(out),
         }
     }
 
@@ -245,6 +251,7 @@ impl Frontend {
             Machine::Imap(imap) => imap.receive(input, out),
             Machine::Pop3(pop3) => pop3.receive(input, out),
             Machine::Smtp(smtp) => smtp.receive(input, out),
+            Machine::Sieve(sieve) => sieve.receive(input, out),
         };
         match step {
             // The machine waits for the end of a command, but these bytes are a TLS record.
@@ -258,10 +265,11 @@ impl Frontend {
             Machine::Imap(imap) => imap.core(),
             Machine::Pop3(pop3) => pop3.core(),
             Machine::Smtp(smtp) => smtp.core(),
+            Machine::Sieve(sieve) => sieve.core(),
         }
     }
 
-    /// Appends the protocol's closing message (`* BYE`, `-ERR`, `421`) with a reason. Close the session after it.
+    /// Appends the protocol's closing message (`* BYE`, `-ERR`, `421`, `BYE`) with a reason. Close the session after it.
     pub fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &mut Vec<u8>) {
         notices::goodbye(protocol, server_name, text, out);
     }
@@ -291,6 +299,12 @@ impl From<Smtp> for Frontend {
     }
 }
 
+impl From<Sieve> for Frontend {
+    fn from(sieve: Sieve) -> Self {
+        Self(Machine::Sieve(sieve))
+    }
+}
+
 /// STARTTLS was accepted and its reply appended. Only counters survive of the state before.
 #[derive(Debug)]
 pub struct StartTls(Core);
@@ -301,20 +315,29 @@ impl StartTls {
     }
 
     /// Returns the machine after the handshake. The TLS acceptor returned the proof. The counts of errors and commands
-    /// continue.
+    /// continue. Appends what the server says first: in ManageSieve, its capabilities.
     #[must_use]
-    pub fn secured(self, config: Arc<FrontendConfig>, _proof: HandshakeProof) -> Frontend {
-        Frontend::with_core(self.0.secured(config))
+    pub fn secured(self, config: Arc<FrontendConfig>, _proof: HandshakeProof, out: &mut Vec<u8>) -> Frontend {
+        let frontend = Frontend::with_core(self.0.secured(config));
+        if let Machine::Sieve(sieve) = &frontend.0 {
+            sieve.greet(out);
+        }
+        frontend
     }
 
     /// Returns the machine after a handshake that does not take place, for drivers without a connection. Wipes `input`
     /// as [`Cleartext`] does, and returns the number of wiped bytes.
     #[must_use]
-    pub fn without_connection(self, config: Arc<FrontendConfig>, input: Input) -> (Frontend, usize) {
+    pub fn without_connection(
+        self,
+        config: Arc<FrontendConfig>,
+        input: Input,
+        out: &mut Vec<u8>,
+    ) -> (Frontend, usize) {
         let cleartext = Cleartext::new((), input);
         let refused = cleartext.refused();
         let ((), proof) = cleartext.into_parts();
-        (self.secured(config, proof), refused)
+        (self.secured(config, proof, out), refused)
     }
 }
 

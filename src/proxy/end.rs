@@ -65,9 +65,9 @@ pub(crate) enum End {
     Handshake(#[from] HandshakeError),
     /// The client sent a TLS handshake on a port that begins without TLS.
     #[error(
-        "the client started TLS at once, but this port starts without TLS; the client needs {} (usually port {})",
+        "the client started TLS at once, but this port starts without TLS; the client needs {}{}",
         if *has_start_tls { "STARTTLS, or a listener with tls.mode: Implicit" } else { "a listener with tls.mode: Implicit" },
-        protocol.implicit_tls_port()
+        protocol.implicit_tls_port().map(|port| format!(" (usually port {port})")).unwrap_or_default()
     )]
     SpeaksTls { protocol: Protocol, has_start_tls: bool },
     /// The client certificate is missing or invalid.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::net::ClientAddress;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, notices};
 
 /// What is known about the words.
 #[derive(Debug, Default)]
@@ -73,6 +73,7 @@ impl Words {
         if line.len() > MAX_LENGTH || line.contains(&b'\n') {
             return None;
         }
+        let unquoted;
         let mut parts = line.splitn(2, |byte| *byte == b' ');
         let (first, rest) = (parts.next()?, parts.next()?);
         let (code, text) = match protocol {
@@ -84,6 +85,10 @@ impl Words {
             Protocol::Smtp => {
                 let is_code = first.len() == 3 && first.iter().all(u8::is_ascii_digit);
                 (std::str::from_utf8(first).ok().filter(|_| is_code)?, rest)
+            }
+            Protocol::Sieve => {
+                unquoted = notices::sieve_refusal_text(line)?;
+                ("", unquoted.as_slice())
             }
         };
         Some(Self { code: code.into(), text: text.into() })
@@ -128,6 +133,7 @@ mod tests {
             (Protocol::Imap, "a NO [AUTH] Wrong.\r\n", "b2 no [AUTH] Wrong.\r\n", "|[AUTH] Wrong."),
             (Protocol::Pop3, "-ERR [AUTH] Wrong.\r\n", "-ERR [AUTH] Wrong.\n", "|[AUTH] Wrong."),
             (Protocol::Smtp, "535 Incorrect data\r\n", "535 Incorrect data\r\n", "535|Incorrect data"),
+            (Protocol::Sieve, "NO \"Wrong \\\"it\\\".\"\r\n", "no \"Wrong \\\"it\\\".\"\n", "|Wrong \"it\"."),
         ] {
             let words = RefusalWords::default();
             hear(&words, protocol, "bob@x.example", one);

@@ -99,7 +99,7 @@ pub(super) fn configure(
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
     };
-    config.alpn_protocols = protocol.iter().map(|protocol| protocol.name().into()).collect();
+    config.alpn_protocols = protocol.iter().map(|protocol| protocol.alpn().into()).collect();
     config.resumption = Resumption::store(Arc::new(Sessions::new()));
     Ok(config)
 }

@@ -207,7 +207,7 @@ impl Setup {
             .with_client_cert_verifier(Arc::<ClientVerifier>::clone(&verifier))
             .with_cert_resolver(Arc::<CertificateChoice>::clone(&choice));
         config.ignore_client_order = !tls.cipher_suites.is_empty();
-        config.alpn_protocols = vec![protocol.name().into()];
+        config.alpn_protocols = vec![protocol.alpn().into()];
         config.session_storage = Arc::clone(&resumption.sessions);
         if let Some(ticketer) = resumption.ticketer() {
             config.ticketer = ticketer;

@@ -236,7 +236,7 @@ fn another_replica_leads_within_seconds_and_says_nothing_twice() {
 
 #[test]
 fn a_leader_that_was_stopped_changes_nothing_when_it_goes_on() {
-    let Some(mut pair) = Pair::with("stopped-leader", &["--service", "stopped-leader/front"]) else { return };
+    let Some(pair) = Pair::with("stopped-leader", &["--service", "stopped-leader/front"]) else { return };
     let (first, second, backend) = (ports::free(), ports::free(), backend("backend"));
     pair.cluster.backends(&[(&backend, ready())]);
     pair.cluster.front("front");

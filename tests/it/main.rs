@@ -51,6 +51,7 @@ mod routes;
 mod seeing;
 mod sessions;
 mod shutdown;
+mod sieve;
 mod signals;
 mod silent_resolver;
 mod status;

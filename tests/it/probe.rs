@@ -69,6 +69,8 @@ fn dovecot_and_postfix_work_in_every_tls_mode() {
         (dovecot.pop3s(), "pop3", "Implicit", "dovecot.example.test"),
         (dovecot.pop3(), "pop3", "StartTLS", "dovecot.example.test"),
         (postfix.submission(), "smtp", "StartTLS", "postfix.example.test"),
+        (dovecot.sieves(), "sieve", "Implicit", "dovecot.example.test"),
+        (dovecot.sieve(), "sieve", "StartTLS", "dovecot.example.test"),
     ] {
         let more = ["--tls", mode, "--server-name", name, "--output", "json"];
         let output = files.probe(at, protocol, &more);

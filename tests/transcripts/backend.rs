@@ -28,6 +28,7 @@ pub(crate) fn plan(script: &Script) -> BackendPlan {
         Some("imap") => Protocol::Imap,
         Some("pop3") => Protocol::Pop3,
         Some("smtp") => Protocol::Smtp,
+        Some("sieve") => Protocol::Sieve,
         other => panic!("protocol: {other:?}"),
     };
     let client = script.setting("client").map(|text| {

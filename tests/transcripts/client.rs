@@ -32,6 +32,7 @@ pub(crate) fn config(protocol: Protocol, script: &Script) -> FrontendConfig {
         Protocol::Imap => ("IMAP4, IMAP4rev1, UIDPLUS", "PLAIN"),
         Protocol::Pop3 => ("TOP, USER, UIDL", "PLAIN"),
         Protocol::Smtp => ("", "PLAIN, LOGIN"),
+        Protocol::Sieve => ("IMPLEMENTATION test, SIEVE fileinto, VERSION 1.0", "PLAIN"),
     };
     let methods = script.list("auth-methods", methods);
     let defaults = FrontendConfig::default();
@@ -308,7 +309,8 @@ impl Session {
         let input = std::mem::replace(&mut self.input, Input::new(self.limit));
         self.secured = true;
         let Now::Handshake(start_tls) = std::mem::replace(&mut self.now, Now::Over) else { return };
-        let (frontend, wiped) = start_tls.without_connection(Arc::clone(&self.config), input);
+        let (frontend, wiped) =
+            start_tls.without_connection(Arc::clone(&self.config), input, &mut self.output);
         self.now = Now::Reading(frontend);
         let refused = wiped.saturating_add(unsent);
         if refused == 0 {

@@ -18,7 +18,7 @@ use super::client::Session;
 const LIMIT: usize = 128;
 
 /// Parts of real dialogues, so that deep states are reached.
-const CLIENT_WORDS: [&[u8]; 52] = [
+const CLIENT_WORDS: [&[u8]; 60] = [
     b"\r\n",
     b"\n",
     b"\r",
@@ -71,9 +71,17 @@ const CLIENT_WORDS: [&[u8]; 52] = [
     b"BDAT 9\r\n",
     b"VRFY x\r\n",
     b"FOO {4+}\r\n",
+    b"AUTHENTICATE \"PLAIN\" ",
+    b"\"AG1lAHB3\"\r\n",
+    b"{8+}\r\nAG1lAHB3\r\n",
+    b"\"CRAM-MD5\"\r\n",
+    b"\"*\"\r\n",
+    b"NOOP \"a\\\"b\"\r\n",
+    b"PUTSCRIPT \"x\" ",
+    b"{12000+}\r\n",
 ];
 
-const BACKEND_WORDS: [&[u8]; 34] = [
+const BACKEND_WORDS: [&[u8]; 42] = [
     b"\r\n",
     b"\n",
     b"\0",
@@ -108,6 +116,14 @@ const BACKEND_WORDS: [&[u8]; 34] = [
     b"99 x\r\n",
     b"abc",
     b"{3}\r\n",
+    b"OK\r\n",
+    b"OK \"a\"\r\n",
+    b"NO (TRYLATER) \"a\"\r\n",
+    b"BYE\r\n",
+    b"\"SASL\" \"PLAIN\"\r\n",
+    b"\"STARTTLS\"\r\n",
+    b"\"bWU=\"\r\n",
+    b"{4}\r\nbWU=\r\n",
 ];
 
 fn words(known: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<u8>> {
@@ -119,7 +135,7 @@ fn words(known: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
-    prop::sample::select(vec![Protocol::Imap, Protocol::Pop3, Protocol::Smtp])
+    prop::sample::select(Protocol::ALL.to_vec())
 }
 
 fn config() -> impl Strategy<Value = FrontendConfig> {

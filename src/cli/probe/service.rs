@@ -112,11 +112,8 @@ enum Plan {
 
 /// Decides how to probe a listener.
 fn plan(listener: &Entry, host: &str, reached: &Reached, options: &ProbeOptions) -> anyhow::Result<Plan> {
-    let protocol = match listener.protocol {
-        "POP3" => Protocol::Pop3,
-        "SMTP" => Protocol::Smtp,
-        _ => Protocol::Imap,
-    };
+    let labelled = Protocol::ALL.into_iter().find(|protocol| protocol.label() == listener.protocol);
+    let protocol = labelled.unwrap_or(Protocol::Imap);
     let failed = |message: String, remedy: &str| {
         let mut report = Report::new(listener.socket.clone(), protocol);
         report.fail(Step::Connection, message, remedy);

@@ -6,11 +6,17 @@ use anstyle::Style;
 
 use crate::cli::colour::{BAD, FAINT, GOOD, STRONG, WARNING};
 use crate::probe::{CertificateFacts, Finding, Outcome, Report, Step};
+use crate::protocol::Protocol;
 use crate::words::counted;
 
 /// Writes one line for each step, and the certificates below theirs.
 pub(super) fn write(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    writeln!(out, "{STRONG}{}{STRONG:#}, {}", report.target, report.protocol.to_ascii_uppercase())?;
+    writeln!(
+        out,
+        "{STRONG}{}{STRONG:#}, {}",
+        report.target,
+        Protocol::of_name(report.protocol).map_or(report.protocol, Protocol::label)
+    )?;
     for finding in &report.findings {
         line(out, finding)?;
         if finding.step == Step::Certificate {

@@ -214,12 +214,7 @@ fn described(entry: Entry, fields: &ListenerFields, settings: &Settings) -> Entr
     let socket = units::listen_address(&fields.address, fields.port);
     Entry {
         socket: socket.map(|address| address.to_string()).unwrap_or_default(),
-        protocol: match protocol {
-            Some(Protocol::Imap) => "IMAP",
-            Some(Protocol::Pop3) => "POP3",
-            Some(Protocol::Smtp) => "SMTP",
-            None => "",
-        },
+        protocol: protocol.map(Protocol::label).unwrap_or_default(),
         tls: tls::mode(settings, fields.port).name(),
         hostnames: fields.hostnames.clone().unwrap_or_default(),
         proxy_protocol: fields.proxy_protocol.is_some(),

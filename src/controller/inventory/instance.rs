@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::api::status::{MailListenerStatus, MailRouteStatus, MailServerStatus};
 use crate::controller::index::{Key, Kind};
+use crate::protocol::Protocol;
 
 use super::{Entry, Inventory, StatusOf, without_listeners};
 
@@ -74,12 +75,11 @@ fn found(entry: Entry, served: &ListenersById<'_>) -> Entry {
     let hostnames = listener["hostnames"].as_array().into_iter().flatten();
     Entry {
         socket: socket["address"].as_str().unwrap_or_default().to_owned(),
-        protocol: match socket["protocol"].as_str() {
-            Some("imap") => "IMAP",
-            Some("pop3") => "POP3",
-            Some("smtp") => "SMTP",
-            _ => "",
-        },
+        protocol: socket["protocol"]
+            .as_str()
+            .and_then(Protocol::of_name)
+            .map(Protocol::label)
+            .unwrap_or_default(),
         tls: match socket["tlsMode"].as_str() {
             Some("Disabled") => "Disabled",
             Some("StartTls") => "StartTLS",

@@ -88,7 +88,7 @@ pub(crate) fn greeting_delay(scope: &Scope<'_>, settings: &Settings, protocol: P
     let bounded = Bounded { default: Duration::ZERO, least: Duration::ZERO, most: YEAR };
     match protocol {
         Protocol::Smtp => duration(scope, &scope.setting("smtp.greetingDelay"), value, bounded),
-        Protocol::Imap | Protocol::Pop3 => Duration::ZERO,
+        Protocol::Imap | Protocol::Pop3 | Protocol::Sieve => Duration::ZERO,
     }
 }
 

@@ -161,6 +161,7 @@ impl Names {
             Protocol::Imap => ["imap.capabilities", "imap.authMethods", "imap.passwordLogins"],
             Protocol::Pop3 => ["pop3.capabilities", "pop3.authMethods", "pop3.passwordLogins"],
             Protocol::Smtp => ["smtp.capabilities", "smtp.authMethods", "smtp.passwordLogins"],
+            Protocol::Sieve => ["sieve.capabilities", "sieve.authMethods", "sieve.passwordLogins"],
         };
         Self { capabilities, methods, password_logins }
     }

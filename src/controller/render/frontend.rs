@@ -20,18 +20,22 @@ pub(crate) fn render(
     environment: &Environment,
 ) -> FrontendConfig {
     let (protocol, tls_mode, passthrough) = kind;
-    let mechanisms = mechanisms(settings, protocol);
-    let block = block_name(protocol);
-    check_mechanisms(scope, &scope.setting(&format!("{block}.authMethods")), kind, &mechanisms);
+    let block = Block::of(settings, protocol);
+    let mechanisms = block.mechanisms();
+    check_mechanisms(
+        scope,
+        &scope.setting(&format!("{}.authMethods", block_name(protocol))),
+        kind,
+        &mechanisms,
+    );
     let limits = settings.limits.as_ref();
-    let password_logins = password_logins(settings, protocol);
     let defaults = FrontendConfig::default();
     let config = FrontendConfig {
         protocol,
         server_name: settings.server_name.clone().unwrap_or_else(|| environment.hostname.clone()),
-        capabilities: capabilities(scope, settings, protocol),
+        capabilities: capabilities(scope, &block, protocol),
         mechanisms,
-        password_logins,
+        password_logins: block.password_logins(),
         start_tls: match tls_mode {
             TlsMode::Disabled | TlsMode::Implicit => StartTlsOffer::Disabled,
             TlsMode::StartTls => StartTlsOffer::Optional,
@@ -51,8 +55,8 @@ pub(crate) fn render(
         smtp: smtp_rules(settings, protocol),
     };
     if protocol == Protocol::Pop3 && !config.takes_passwords() {
-        let configured = settings.pop3.as_ref().and_then(|pop3| pop3.capabilities.as_deref());
-        let user: Vec<String> = configured
+        let user: Vec<String> = block
+            .capabilities
             .unwrap_or_default()
             .iter()
             .filter(|name| name.eq_ignore_ascii_case("USER"))
@@ -79,9 +83,9 @@ fn block_name(protocol: Protocol) -> &'static str {
 }
 
 /// Returns the listed capabilities, without those that Mailgress announces itself.
-fn capabilities(scope: &Scope<'_>, settings: &Settings, protocol: Protocol) -> Vec<String> {
+fn capabilities(scope: &Scope<'_>, block: &Block<'_>, protocol: Protocol) -> Vec<String> {
     let mut ignored = Vec::new();
-    let kept = listed_capabilities(settings, protocol).into_iter().filter_map(|capability| {
+    let kept = block.capabilities().into_iter().filter_map(|capability| {
         let OwnExtensions { kept, own } = own_extensions(protocol, &capability);
         ignored.extend(own);
         kept
@@ -107,51 +111,69 @@ fn ignore(scope: &Scope<'_>, protocol: Protocol, ignored: &[String]) {
     ));
 }
 
-fn listed_capabilities(settings: &Settings, protocol: Protocol) -> Vec<String> {
-    let (configured, default): (_, &[&str]) = match protocol {
-        Protocol::Imap => (
-            settings.imap.as_ref().and_then(|imap| imap.capabilities.clone()),
-            &["IMAP4", "IMAP4rev1", "UIDPLUS"],
-        ),
-        Protocol::Pop3 => {
-            (settings.pop3.as_ref().and_then(|pop3| pop3.capabilities.clone()), &["TOP", "USER", "UIDL"])
-        }
-        Protocol::Smtp => (settings.smtp.as_ref().and_then(|smtp| smtp.capabilities.clone()), &[]),
-    };
-    configured.unwrap_or_else(|| default.iter().map(|&name| name.to_owned()).collect())
+/// The settings block of one protocol, with its defaults.
+struct Block<'a> {
+    capabilities: Option<&'a [String]>,
+    auth_methods: Option<&'a [AuthMethod]>,
+    password_logins: Option<api::PasswordLogins>,
+    default_capabilities: &'static [&'static str],
+    default_methods: &'static [AuthMethod],
 }
 
-fn password_logins(settings: &Settings, protocol: Protocol) -> PasswordLogins {
-    let configured = match protocol {
-        Protocol::Imap => settings.imap.as_ref().and_then(|imap| imap.password_logins),
-        Protocol::Pop3 => settings.pop3.as_ref().and_then(|pop3| pop3.password_logins),
-        Protocol::Smtp => settings.smtp.as_ref().and_then(|smtp| smtp.password_logins),
-    };
-    match configured {
-        None | Some(api::PasswordLogins::Listed) => PasswordLogins::Listed,
-        Some(api::PasswordLogins::Always) => PasswordLogins::Always,
+/// Reads the fields that every block has.
+macro_rules! block {
+    ($settings:expr, $capabilities:expr, $methods:expr) => {{
+        let block = $settings.as_ref();
+        Block {
+            capabilities: block.and_then(|block| block.capabilities.as_deref()),
+            auth_methods: block.and_then(|block| block.auth_methods.as_deref()),
+            password_logins: block.and_then(|block| block.password_logins),
+            default_capabilities: $capabilities,
+            default_methods: $methods,
+        }
+    }};
+}
+
+impl<'a> Block<'a> {
+    fn of(settings: &'a Settings, protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Imap => block!(settings.imap, &["IMAP4", "IMAP4rev1", "UIDPLUS"], &[AuthMethod::Plain]),
+            Protocol::Pop3 => block!(settings.pop3, &["TOP", "USER", "UIDL"], &[AuthMethod::Plain]),
+            Protocol::Smtp => block!(settings.smtp, &[], &[AuthMethod::Plain, AuthMethod::Login]),
+            Protocol::Sieve => block!(settings.sieve, &PIGEONHOLE, &[AuthMethod::Plain]),
+        }
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        let default = || self.default_capabilities.iter().map(|&name| name.to_owned()).collect();
+        self.capabilities.map_or_else(default, <[String]>::to_vec)
+    }
+
+    fn password_logins(&self) -> PasswordLogins {
+        match self.password_logins {
+            None | Some(api::PasswordLogins::Listed) => PasswordLogins::Listed,
+            Some(api::PasswordLogins::Always) => PasswordLogins::Always,
+        }
+    }
+
+    fn mechanisms(&self) -> Vec<Mechanism> {
+        let methods = self.auth_methods.unwrap_or(self.default_methods);
+        let mut mechanisms: Vec<Mechanism> = methods.iter().map(|method| mechanism(*method)).collect();
+        mechanisms.sort_unstable();
+        mechanisms.dedup();
+        mechanisms
     }
 }
 
-fn mechanisms(settings: &Settings, protocol: Protocol) -> Vec<Mechanism> {
-    let (configured, default): (_, &[AuthMethod]) = match protocol {
-        Protocol::Imap => {
-            (settings.imap.as_ref().and_then(|imap| imap.auth_methods.clone()), &[AuthMethod::Plain])
-        }
-        Protocol::Pop3 => {
-            (settings.pop3.as_ref().and_then(|pop3| pop3.auth_methods.clone()), &[AuthMethod::Plain])
-        }
-        Protocol::Smtp => (
-            settings.smtp.as_ref().and_then(|smtp| smtp.auth_methods.clone()),
-            &[AuthMethod::Plain, AuthMethod::Login],
-        ),
-    };
-    let mut mechanisms: Vec<Mechanism> =
-        configured.as_deref().unwrap_or(default).iter().map(|method| mechanism(*method)).collect();
-    mechanisms.sort_unstable();
-    mechanisms.dedup();
-    mechanisms
-}
+/// What Dovecot Pigeonhole 0.5 announces before the login without further settings.
+const PIGEONHOLE: [&str; 4] = [
+    "IMPLEMENTATION Dovecot Pigeonhole",
+    "SIEVE fileinto reject envelope encoded-character vacation subaddress comparator-i;ascii-numeric relational \
+     regex imap4flags copy include body variables enotify environment mailbox date index ihave duplicate mime \
+     foreverypart extracttext",
+    "NOTIFY mailto",
+    "VERSION 1.0",
+];
 
 fn check_mechanisms(
     scope: &Scope<'_>,

@@ -4,7 +4,8 @@ use crate::api::Settings;
 use crate::api::auth::{AuthSettings, HttpAuth};
 use crate::api::limits::{AuthFailures, LimitSettings};
 use crate::api::settings::{
-    HealthCheck, ProtocolSettings, ResolverSettings, SmtpSettings, TimeoutSettings, UpstreamSettings,
+    HealthCheck, ProtocolSettings, ResolverSettings, SieveSettings, SmtpSettings, TimeoutSettings,
+    UpstreamSettings,
 };
 use crate::api::tls::{ClientAuth, SessionCache, TlsSettings, UpstreamTls};
 
@@ -77,7 +78,7 @@ macro_rules! inherit {
 }
 
 inherit! {
-    Settings { server_name; tls, auth, upstream, imap, pop3, smtp, resolver, timeouts, limits }
+    Settings { server_name; tls, auth, upstream, imap, pop3, smtp, sieve, resolver, timeouts, limits }
     TlsSettings { mode, certificate_refs, min_version, cipher_suites, session_tickets; client_auth, session_cache }
     ClientAuth { mode, ca_certificate_refs, crl_refs, depth; }
     SessionCache { size, timeout; }
@@ -88,6 +89,7 @@ inherit! {
     UpstreamTls { mode, ca_certificate_refs, server_name, client_certificate_ref; }
     HealthCheck { interval, timeout, unhealthy_threshold, healthy_threshold; }
     ProtocolSettings { capabilities, auth_methods, password_logins; }
+    SieveSettings { capabilities, auth_methods, password_logins; }
     SmtpSettings {
         capabilities, auth_methods, password_logins, greeting_delay, anonymous_before_tls, strict_sequence;
     }

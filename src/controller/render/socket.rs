@@ -36,7 +36,11 @@ pub(crate) fn protocol(scope: &Scope<'_>, fields: &ListenerFields) -> Option<Pro
     let protocol = fields.protocol.map(units::protocol).or(well_known);
     if protocol.is_none() {
         let problem = "protocol is required for this port";
-        scope.report(Violation::invalid(&scope.field("protocol"), problem, "set it to IMAP, POP3 or SMTP"));
+        scope.report(Violation::invalid(
+            &scope.field("protocol"),
+            problem,
+            "set it to IMAP, POP3, SMTP or Sieve",
+        ));
     }
     protocol
 }

@@ -122,6 +122,7 @@ pub(crate) fn protocol(protocol: api::Protocol) -> Protocol {
         api::Protocol::Imap => Protocol::Imap,
         api::Protocol::Pop3 => Protocol::Pop3,
         api::Protocol::Smtp => Protocol::Smtp,
+        api::Protocol::Sieve => Protocol::Sieve,
     }
 }
 

@@ -31,16 +31,15 @@ pub(super) fn summary(facts: &Facts<'_>, object: &ObjectOutcome) -> String {
 
 /// As [`summary`], for the backends of a route: `none ready for POP3`.
 pub(super) fn summary_of_route(facts: &Facts<'_>, route: &RouteOutcome) -> String {
-    let names: Vec<(String, BackendState)> = route
+    let names: Vec<(&str, BackendState)> = route
         .backends
         .iter()
         .filter_map(|(protocol, backend)| {
             let state = route_backend_state(facts, route, *protocol, backend)?;
-            Some((protocol.name().to_ascii_uppercase(), state))
+            Some((protocol.label(), state))
         })
         .collect();
-    let known = names.iter().map(|(name, state)| (name.as_str(), *state));
-    combined(&known.collect::<Vec<_>>())
+    combined(&names)
 }
 
 /// Returns the summary of one backend of a route; `None` if it is not known.

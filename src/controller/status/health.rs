@@ -28,9 +28,7 @@ pub(super) fn of_route(checked: &[(Protocol, &BackendHealth)], stamp: &Stamp) ->
     let text = match all.as_slice() {
         [(_, _, text)] => text.clone(),
         all => {
-            let named = all
-                .iter()
-                .map(|(protocol, _, text)| format!("{}: {text}", protocol.name().to_ascii_uppercase()));
+            let named = all.iter().map(|(protocol, _, text)| format!("{}: {text}", protocol.label()));
             named.collect::<Vec<_>>().join("; ")
         }
     };

@@ -48,7 +48,7 @@ pub(super) fn status(facts: &Facts<'_>, outcome: &ObjectOutcome) -> ObjectStatus
 fn details(facts: &Facts<'_>, route: &RouteOutcome) -> RouteDetails {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let backend = |(protocol, backend): (&Protocol, &Arc<Backend>)| RouteBackendStatus {
-        protocol: protocol.name().to_ascii_uppercase(),
+        protocol: protocol.label().to_owned(),
         reference: backend.reference.clone(),
         endpoints: backends::of_route(facts, route, *protocol, backend),
     };

@@ -18,7 +18,8 @@ pub enum BackendError {
         /// All lines, for `passErrorMessage`.
         verbatim: Vec<u8>,
     },
-    /// The backend accepts nobody at present: SMTP 4yz, IMAP BYE or UNAVAILABLE, POP3 SYS/TEMP.
+    /// The backend accepts nobody at present: SMTP 4yz, IMAP BYE or UNAVAILABLE, POP3 SYS/TEMP, ManageSieve BYE
+    /// or TRYLATER.
     #[error("the backend is not available: it answered {step} with \"{reply}\"")]
     Unavailable {
         /// As for [`Self::Unexpected`].
@@ -140,9 +141,10 @@ impl BackendError {
         Self::XclientRefused { reply: first_line(&verbatim), remedy, verbatim }
     }
 
-    /// As [`Self::not_offered`], where AUTH is not offered but STARTTLS is (RFC 4954 section 4).
-    pub(super) fn not_offered_in_clear(mechanism: Mechanism, reply: &[u8]) -> Self {
-        let mechanism = format!("AUTH {}", mechanism.name());
+    /// As [`Self::not_offered`], where no mechanism is offered but STARTTLS is (RFC 4954 section 4, RFC 5804 section
+    /// 1.7).
+    pub(super) fn not_offered_in_clear(command: &str, mechanism: Mechanism, reply: &[u8]) -> Self {
+        let mechanism = format!("{command} {}", mechanism.name());
         Self::NotOffered { mechanism, reply: first_line(reply), remedy: USE_START_TLS }
     }
 
@@ -165,8 +167,7 @@ impl BackendError {
 /// The remedy for a mechanism that is not announced.
 const ENABLE: &str = "enable it there, or set upstream.tls.mode if it is only offered under TLS";
 /// The remedy if the backend offers STARTTLS and no AUTH in cleartext.
-const USE_START_TLS: &str =
-    "it offers STARTTLS and no AUTH, so it accepts logins only under TLS: set upstream.tls.mode: StartTLS";
+const USE_START_TLS: &str = "it offers STARTTLS and no login without it, so it accepts logins only under TLS: set upstream.tls.mode: StartTLS";
 /// The remedy if the backend offers XCLIENT and refuses it.
 const TRUST_US: &str = "configure it to accept XCLIENT from this address (Postfix: smtpd_authorized_xclient_hosts), or set upstream.xclient: false";
 /// The remedy if XCLIENT was sent without a look at the backend's EHLO.

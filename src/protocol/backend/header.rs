@@ -2,7 +2,7 @@
 //!
 //! A server that does not support the PROXY protocol reads the header as a command and sends an error. If the error
 //! arrives before our command is sent, [`super::BackendError::Unasked`] reports it. If both are in flight, replies have
-//! to be counted. Only POP3 needs this: IMAP replies have tags, and SMTP's first command is not the login.
+//! to be counted. Only POP3 and ManageSieve need this: IMAP replies have tags, and SMTP's first command is not the login.
 
 use crate::protocol::Protocol;
 
@@ -11,11 +11,12 @@ use crate::protocol::Protocol;
 pub const fn question(protocol: Protocol) -> Option<&'static [u8]> {
     match protocol {
         Protocol::Pop3 => Some(b"QUIT\r\n"),
+        Protocol::Sieve => Some(b"LOGOUT\r\n"),
         Protocol::Imap | Protocol::Smtp => None,
     }
 }
 
-/// Tells whether the refusal answered our command. In this case, exactly one more line follows, the reply to QUIT. If
+/// Tells whether the refusal answered our command. In this case, exactly one more line follows, the reply to the question. If
 /// the refusal answered the header, the reply to our command comes first. A server that closes without a reply may have
 /// closed because of the header.
 #[must_use]

@@ -3,7 +3,7 @@
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
 
-use super::reply::{take_line, take_response, take_smtp, unexpected};
+use super::reply::{sieve_lines, take_line, take_response, take_sieve, take_smtp, unexpected};
 use super::{BackendError, GREETING};
 
 /// The state of a health check. It does not log in.
@@ -44,6 +44,7 @@ impl Probe {
             Protocol::Imap => self.imap(input, out),
             Protocol::Pop3 => self.pop3(input, out),
             Protocol::Smtp => self.smtp(input, out),
+            Protocol::Sieve => self.sieve(input, out),
         };
         next.unwrap_or_else(ProbeStep::Unhealthy)
     }
@@ -91,6 +92,22 @@ impl Probe {
         }
     }
 
+    fn sieve(self, input: &mut Input, out: &mut Vec<u8>) -> Result<ProbeStep, BackendError> {
+        let Some(reply) = take_sieve(input, self.step())? else { return Ok(ProbeStep::Read(self)) };
+        let accepts = sieve_lines(&reply).last().is_some_and(|line| line.starts_with(b"OK"));
+        match self.waits_for {
+            Reply::Greeting if accepts => {
+                out.extend_from_slice(b"NOOP\r\n");
+                Self { waits_for: Reply::Noop, ..self }.sieve(input, out)
+            }
+            Reply::Noop if accepts => {
+                out.extend_from_slice(b"LOGOUT\r\n");
+                Ok(ProbeStep::Healthy)
+            }
+            Reply::Greeting | Reply::Noop => Err(unexpected(self.step(), reply)),
+        }
+    }
+
     fn step(&self) -> &'static str {
         match self.waits_for {
             Reply::Greeting => GREETING,
@@ -130,6 +147,8 @@ mod tests {
         assert_eq!(check(Protocol::Imap, imap), healthy("mailgress NOOP\r\nmailgress LOGOUT\r\n"));
         assert_eq!(check(Protocol::Pop3, b"+OK <1.2@a>\r\n"), healthy("QUIT\r\n"));
         assert_eq!(check(Protocol::Smtp, b"220-a\r\n220 b\r\n250 OK\r\n"), healthy("NOOP\r\nQUIT\r\n"));
+        let sieve = b"\"SASL\" \"PLAIN\"\r\nOK \"hi\"\r\nOK \"done\"\r\n";
+        assert_eq!(check(Protocol::Sieve, sieve), healthy("NOOP\r\nLOGOUT\r\n"));
     }
 
     #[test]
@@ -140,6 +159,8 @@ mod tests {
             (Protocol::Pop3, b"-ERR busy\r\n", "the connection with \"-ERR busy\""),
             (Protocol::Smtp, b"421 later\r\n", "the connection with \"421 later\""),
             (Protocol::Smtp, b"220 a\r\n502 what\r\n", "NOOP with \"502 what\""),
+            (Protocol::Sieve, b"BYE full\r\n", "the connection with \"BYE full\""),
+            (Protocol::Sieve, b"* OK hi\r\n", "the connection with \"* OK hi\""),
         ] {
             assert_eq!(check(protocol, replies).1, format!("the backend answered {step}"));
         }

@@ -1,4 +1,4 @@
-//! Decides who has to act when a login is refused, from the reply codes of the three protocols.
+//! Decides who has to act when a login is refused, from the reply codes of the protocols.
 //!
 //! The codes decide, never the text after them, because the text may repeat what the client sent.
 
@@ -19,7 +19,8 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// Reads a backend's reply to the login. SMTP: RFC 4954 section 6 and RFC 5321 section 4.2; IMAP: RFC 5530; POP3:
-    /// RFC 3206 and RFC 2449 section 8.1. A refusal without a code means wrong credentials.
+    /// RFC 3206 and RFC 2449 section 8.1; ManageSieve: RFC 5804 section 1.3. A refusal without a code means wrong
+    /// credentials.
     #[must_use]
     pub fn of_login(protocol: Protocol, reply: &[u8]) -> Self {
         let line = last_line(reply);
@@ -27,6 +28,7 @@ impl RefusalCause {
             Protocol::Smtp => Self::of_smtp_login(line),
             Protocol::Imap => Self::of_imap_login(line),
             Protocol::Pop3 => response_code(line).map_or(Self::Credentials, Self::of_code),
+            Protocol::Sieve => sieve_code(reply).map_or(Self::Credentials, Self::of_code),
         }
     }
 
@@ -51,12 +53,12 @@ impl RefusalCause {
     }
 
     /// Reads an auth service's refusal: `Auth-Error-Code`, and `Auth-Status`, which may start with a response code of
-    /// IMAP or POP3.
+    /// IMAP, POP3 or ManageSieve.
     #[must_use]
     pub fn of_auth_service(text: &[u8], code: Option<&str>) -> Self {
         match code {
             Some(code) if code.starts_with('4') => Self::of_smtp_login(code.as_bytes()),
-            _ => bracketed(text).map_or(Self::Credentials, Self::of_code),
+            _ => bracketed(text).or_else(|| in_parentheses(text)).map_or(Self::Credentials, Self::of_code),
         }
     }
 
@@ -98,17 +100,22 @@ impl RefusalCause {
 pub(super) fn is_unavailable(reply: &[u8]) -> bool {
     let line = last_line(reply);
     let is_server = |code| RefusalCause::of_code(code) == RefusalCause::Server;
-    matches!(smtp_code(line), Some(400..=499)) || is_bye(reply) || response_code(line).is_some_and(is_server)
+    let code = response_code(line).or_else(|| sieve_code(reply));
+    matches!(smtp_code(line), Some(400..=499))
+        || is_bye(reply)
+        || is_sieve_bye(reply)
+        || code.is_some_and(is_server)
 }
 
 /// Tells whether the backend closes after this reply: SMTP 421 (RFC 5321 section 3.8), IMAP BYE (RFC 9051 section
-/// 7.1.5).
+/// 7.1.5), ManageSieve BYE (RFC 5804 section 1.3).
 #[must_use]
 pub fn is_closing(protocol: Protocol, reply: &[u8]) -> bool {
     match protocol {
         Protocol::Smtp => reply.starts_with(b"421"),
         Protocol::Imap => is_bye(reply),
         Protocol::Pop3 => false,
+        Protocol::Sieve => is_sieve_bye(reply),
     }
 }
 
@@ -122,6 +129,7 @@ pub(super) fn names_another_cause(protocol: Protocol, reply: &[u8]) -> bool {
     let line = last_line(reply);
     let cause = match protocol {
         Protocol::Imap | Protocol::Pop3 => RefusalCause::of_code(response_code(line).unwrap_or_default()),
+        Protocol::Sieve => RefusalCause::of_code(sieve_code(reply).unwrap_or_default()),
         Protocol::Smtp => RefusalCause::of_smtp_login(line),
     };
     cause != RefusalCause::Credentials
@@ -142,6 +150,24 @@ pub(super) fn is_bad(reply: &[u8]) -> bool {
 fn is_bye(reply: &[u8]) -> bool {
     let (start, rest) = reply.split_at_checked(5).unwrap_or_default();
     start.eq_ignore_ascii_case(b"* BYE") && rest.first().is_none_or(u8::is_ascii_whitespace)
+}
+
+fn is_sieve_bye(reply: &[u8]) -> bool {
+    let word = reply.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    word.eq_ignore_ascii_case(b"BYE")
+}
+
+/// Returns the response code in `NO (CODE arguments) "text"`. The text may be a literal, so the first line has the code.
+fn sieve_code(reply: &[u8]) -> Option<&[u8]> {
+    let (word, rest) = next_word(reply)?;
+    in_parentheses(rest).filter(|_| word.eq_ignore_ascii_case(b"NO"))
+}
+
+/// Returns `CODE` from `(CODE arguments) text`.
+fn in_parentheses(text: &[u8]) -> Option<&[u8]> {
+    let inside = text.strip_prefix(b"(")?;
+    let end = inside.iter().position(|byte| matches!(byte, b' ' | b')'))?;
+    inside.get(..end)
 }
 
 fn last_line(reply: &[u8]) -> &[u8] {
@@ -177,10 +203,20 @@ fn bracketed(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// The server cannot decide, or expects a different setup of the proxy.
-const SERVER_CODES: [&str; 6] =
-    ["UNAVAILABLE", "SERVERBUG", "CONTACTADMIN", "PRIVACYREQUIRED", "SYS/TEMP", "SYS/PERM"];
+const SERVER_CODES: [&str; 9] = [
+    "UNAVAILABLE",
+    "SERVERBUG",
+    "CONTACTADMIN",
+    "PRIVACYREQUIRED",
+    "SYS/TEMP",
+    "SYS/PERM",
+    "TRYLATER",
+    "ENCRYPT-NEEDED",
+    "AUTH-TOO-WEAK",
+];
 /// The client has to wait, close another session, be fixed, or get a new password.
-const CLIENT_CODES: [&str; 6] = ["INUSE", "LIMIT", "EXPIRED", "CLIENTBUG", "IN-USE", "LOGIN-DELAY"];
+const CLIENT_CODES: [&str; 7] =
+    ["INUSE", "LIMIT", "EXPIRED", "CLIENTBUG", "IN-USE", "LOGIN-DELAY", "TRANSITION-NEEDED"];
 
 #[cfg(test)]
 mod tests {
@@ -225,6 +261,12 @@ mod tests {
             (Protocol::Pop3, "-ERR [AUTH] wrong\r\n", Credentials),
             (Protocol::Pop3, "-ERR wrong\r\n", Credentials),
             (Protocol::Pop3, "", Credentials),
+            (Protocol::Sieve, "NO (TRYLATER) \"later\"\r\n", Server),
+            (Protocol::Sieve, "no (trylater) {7}\r\nNO (X) \r\n", Server),
+            (Protocol::Sieve, "NO (ENCRYPT-NEEDED) \"not in clear\"\r\n", Server),
+            (Protocol::Sieve, "NO (AUTH-TOO-WEAK) \"not so\"\r\n", Server),
+            (Protocol::Sieve, "NO (TRANSITION-NEEDED) \"use PLAIN once\"\r\n", Client),
+            (Protocol::Sieve, "NO \"wrong\"\r\n", Credentials),
         ] {
             assert_eq!(RefusalCause::of_login(protocol, reply.as_bytes()), cause, "{reply}");
         }
@@ -237,6 +279,7 @@ mod tests {
             (Protocol::Imap, "a NO no user [UNAVAILABLE]\r\n"),
             (Protocol::Pop3, "-ERR no user [SYS/TEMP]\r\n"),
             (Protocol::Smtp, "535 5.7.8 no user 454 4.7.0\r\n"),
+            (Protocol::Sieve, "NO \"no user (TRYLATER)\"\r\n"),
         ] {
             assert_eq!(RefusalCause::of_login(protocol, reply.as_bytes()), Credentials, "{reply}");
         }
@@ -269,6 +312,7 @@ mod tests {
             ("[UNAVAILABLE] later", None, Server),
             ("[SYS/TEMP] later", None, Server),
             ("[LIMIT] too often", None, Client),
+            ("(TRYLATER) later", None, Server),
             ("postponed", Some("450 4.7.1"), Client),
             ("[AUTHENTICATIONFAILED] no", None, Credentials),
             ("Invalid login or password", Some("535 5.7.8 "), Credentials),
@@ -287,6 +331,8 @@ mod tests {
             "* bye",
             "-ERR [SYS/TEMP] full\r\n",
             "mailgress NO [UNAVAILABLE] no\r\n",
+            "BYE \"full\"\r\n",
+            "NO (TRYLATER) \"full\"\r\n",
         ] {
             assert!(is_unavailable(reply.as_bytes()), "{reply}");
         }
@@ -302,6 +348,7 @@ mod tests {
         }
         assert!(is_closing(Protocol::Smtp, b"421 bye\r\n") && is_closing(Protocol::Imap, b"* Bye then\r\n"));
         assert!(is_closing(Protocol::Imap, b"* BYE\r\n"));
+        assert!(is_closing(Protocol::Sieve, b"BYE\r\n") && !is_closing(Protocol::Sieve, b"NO \"BYE\"\r\n"));
         assert!(!is_closing(Protocol::Imap, b"a NO 421\r\n") && !is_closing(Protocol::Pop3, b"-ERR bye\r\n"));
     }
 }

@@ -57,6 +57,51 @@ pub(super) fn take_dotted(input: &mut Input, step: &'static str) -> Result<Optio
     take(input, end, step)
 }
 
+/// Takes a ManageSieve response: lines with their literals, up to the one that begins with OK, NO or BYE (RFC 5804
+/// section 1.2). Another line that is no string ends it too, because it is no response.
+pub(super) fn take_sieve(input: &mut Input, step: &'static str) -> Result<Option<Vec<u8>>, BackendError> {
+    let bytes = input.peek();
+    let mut start = 0;
+    let mut end = sieve_line_end(bytes, start);
+    while let Some(next) = end
+        && matches!(bytes.get(start), Some(b'"' | b'{'))
+    {
+        start = next;
+        end = sieve_line_end(bytes, start);
+    }
+    take(input, end, step)
+}
+
+/// Takes one line of a ManageSieve response with its literals: a challenge, or the result.
+pub(super) fn take_sieve_line(
+    input: &mut Input,
+    step: &'static str,
+) -> Result<Option<Vec<u8>>, BackendError> {
+    let end = sieve_line_end(input.peek(), 0);
+    take(input, end, step)
+}
+
+/// Returns the lines of a ManageSieve response, each with its literals and its line end.
+pub(super) fn sieve_lines(response: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = response;
+    std::iter::from_fn(move || {
+        let (line, next) = rest.split_at_checked(sieve_line_end(rest, 0)?)?;
+        rest = next;
+        Some(line)
+    })
+}
+
+/// Returns the position after the line at `from` and its literals.
+fn sieve_line_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut end = line_end(bytes, from);
+    let mut start = from;
+    while let Some(literal) = end.and_then(|end| literal_at_end(bytes.get(start..end).unwrap_or_default())) {
+        start = end?.checked_add(literal)?;
+        end = line_end(bytes, start);
+    }
+    end
+}
+
 /// Takes an SMTP reply with all its lines (RFC 5321 section 4.2.1).
 pub(super) fn take_smtp(input: &mut Input, step: &'static str) -> Result<Option<SmtpReply>, BackendError> {
     let bytes = input.peek();
@@ -119,7 +164,12 @@ fn announced_literal(response: &[u8]) -> Option<usize> {
     if !response.starts_with(b"* ") {
         return None;
     }
-    let text = response.trim_ascii_end().strip_suffix(b"}")?;
+    literal_at_end(response)
+}
+
+/// Returns the size of the literal that a line announces at its end.
+fn literal_at_end(line: &[u8]) -> Option<usize> {
+    let text = line.trim_ascii_end().strip_suffix(b"}")?;
     let digits = text.rsplit(|&byte| byte == b'{').next().filter(|digits| digits.len() < text.len())?;
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -148,6 +198,19 @@ mod tests {
         let mut imap = input(b"* ID (\"a\" {3}\r\nb\nc)\r\na OK\r\n");
         assert_eq!(take_response(&mut imap, "ID").unwrap().unwrap(), b"* ID (\"a\" {3}\r\nb\nc)\r\n");
         assert_eq!(imap.peek(), b"a OK\r\n");
+    }
+
+    #[test]
+    fn takes_a_managesieve_response_with_its_literals() {
+        let mut sieve = input(b"\"A\"\r\n{2}\r\nOK \"b\"\r\nOK (X {1}\r\ny) \"in\"\r\nNO\r\n");
+        let taken = take_sieve(&mut sieve, "CAPABILITY").unwrap().unwrap();
+        assert_eq!(taken, b"\"A\"\r\n{2}\r\nOK \"b\"\r\nOK (X {1}\r\ny) \"in\"\r\n");
+        assert_eq!(sieve_lines(&taken).count(), 3);
+        assert_eq!(sieve.peek(), b"NO\r\n");
+        assert_eq!(take_sieve(&mut input(b"220 smtp\r\n"), GREETING).unwrap().unwrap(), b"220 smtp\r\n");
+        for part in [&b"\"A\"\r\n"[..], b"OK {9}\r\nab\r\n", b"\"A\" {99999999999999999999}\r\n"] {
+            assert!(take_sieve(&mut input(part), "CAPABILITY").unwrap().is_none());
+        }
     }
 
     #[test]

@@ -9,10 +9,10 @@ use crate::secret::Secret;
 
 use super::{BackendError, BackendLogin, refusal};
 
-/// How to log in to an IMAP or POP3 backend.
+/// How to log in to an IMAP, POP3 or ManageSieve backend.
 #[derive(Debug)]
 pub(super) enum Credentials {
-    /// With LOGIN, or USER and PASS.
+    /// With LOGIN, with USER and PASS, or in ManageSieve with the SASL mechanism that the backend offers.
     Password { login: Vec<u8>, password: Secret },
     /// With AUTHENTICATE or AUTH.
     Sasl(SaslLogin),
@@ -124,16 +124,20 @@ impl SaslLogin {
         self.append_command(command, out);
         let bare = out.len().saturating_sub(start);
         let fits = |initial: &Secret| bare.saturating_add(initial.expose().len()) < limit;
-        // LOGIN's responses answer two separate challenges.
-        if self.mechanism != Mechanism::Login
-            && self.answers.front().is_some_and(fits)
-            && let Some(initial) = self.answers.pop_front()
+        if self.answers.front().is_some_and(fits)
+            && let Some(initial) = self.take_initial()
         {
             out.truncate(out.len().saturating_sub(LINE_END.len()));
             out.push(b' ');
             out.extend_from_slice(initial.expose());
             out.extend_from_slice(LINE_END);
         }
+    }
+
+    /// Takes the initial response, if the mechanism has one.
+    pub(super) fn take_initial(&mut self) -> Option<Secret> {
+        // LOGIN's responses answer two separate challenges.
+        if self.mechanism == Mechanism::Login { None } else { self.answers.pop_front() }
     }
 
     /// Returns the reaction to the next challenge. An initial response of `=` stands for an empty one, which is an

@@ -3,16 +3,19 @@
 //! The caller writes what [`Visit::ask`] appends, then reads until [`Visit::take`] returns the whole answer. The visit
 //! does not judge answers; the caller decides what they mean.
 
-use std::collections::VecDeque;
+mod login;
 
 use crate::protocol::Protocol;
 use crate::protocol::input::Input;
-use crate::protocol::sasl::encode_base64;
-use crate::secret::Secret;
+use crate::protocol::sieve::response::{first_string, string};
 
 use super::error::first_line;
-use super::reply::{take_dotted, take_line, take_response, take_smtp};
+use super::reply::{
+    sieve_lines, take_dotted, take_line, take_response, take_sieve, take_sieve_line, take_smtp,
+};
 use super::{BackendError, GREETING};
+
+pub use self::login::{Login, NoLogin};
 
 /// A conversation with a server, one question at a time.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Visit {
     protocol: Protocol,
     /// IMAP: untagged responses before the tagged one.
     held: Vec<u8>,
+    /// ManageSieve: the server is about to send its capabilities unasked.
+    announces: bool,
 }
 
 /// What to ask the server.
@@ -42,7 +47,7 @@ pub enum Question {
 pub struct ServerReply {
     /// The kind of answer.
     pub kind: ReplyKind,
-    /// The whole answer as received.
+    /// The whole answer as received. ManageSieve: of other answers than that about capabilities, the last line.
     pub lines: Vec<u8>,
 }
 
@@ -63,23 +68,42 @@ impl Visit {
     /// Starts a visit to a server of this protocol.
     #[must_use]
     pub const fn new(protocol: Protocol) -> Self {
-        Self { protocol, held: Vec::new() }
+        Self { protocol, held: Vec::new(), announces: false }
+    }
+
+    /// Continues after the handshake of STARTTLS.
+    #[must_use]
+    pub fn secured(protocol: Protocol) -> Self {
+        Self { announces: protocol == Protocol::Sieve, ..Self::new(protocol) }
     }
 
     /// Appends the question. `name` is our name for an SMTP server.
-    pub fn ask(&self, question: Question, name: &str, out: &mut Vec<u8>) {
+    pub fn ask(&mut self, question: Question, name: &str, out: &mut Vec<u8>) {
+        let is_announced = std::mem::take(&mut self.announces) && question == Question::Capabilities;
         let line = match (question, self.protocol) {
             (Question::Greeting | Question::Login, _) => return,
+            _ if is_announced => return,
             (Question::Capabilities, Protocol::Imap) => "visit CAPABILITY\r\n",
             (Question::Capabilities, Protocol::Pop3) => "CAPA\r\n",
+            (Question::Capabilities, Protocol::Sieve) => "CAPABILITY\r\n",
             (Question::Capabilities, Protocol::Smtp) => &format!("EHLO {name}\r\n"),
             (Question::StartTls, Protocol::Imap) => "visit STARTTLS\r\n",
             (Question::StartTls, Protocol::Pop3) => "STLS\r\n",
-            (Question::StartTls, Protocol::Smtp) => "STARTTLS\r\n",
+            (Question::StartTls, Protocol::Smtp | Protocol::Sieve) => "STARTTLS\r\n",
             (Question::Goodbye, Protocol::Imap) => "visit LOGOUT\r\n",
-            (Question::Goodbye, _) => "QUIT\r\n",
+            (Question::Goodbye, Protocol::Sieve) => "LOGOUT\r\n",
+            (Question::Goodbye, Protocol::Pop3 | Protocol::Smtp) => "QUIT\r\n",
         };
         out.extend_from_slice(line.as_bytes());
+    }
+
+    /// Returns the line that cancels a login (RFC 4422 section 3.5).
+    #[must_use]
+    pub const fn cancellation(&self) -> &'static [u8] {
+        match self.protocol {
+            Protocol::Imap | Protocol::Pop3 | Protocol::Smtp => b"*\r\n",
+            Protocol::Sieve => b"\"*\"\r\n",
+        }
     }
 
     /// Takes the answer if it is complete.
@@ -102,6 +126,13 @@ impl Visit {
                 Ok(taken.map(|lines| ServerReply { kind: pop3_kind(&lines), lines }))
             }
             Protocol::Smtp => smtp(step, input),
+            Protocol::Sieve => {
+                let taken = match question {
+                    Question::Login => take_sieve_line(input, step)?,
+                    _ => take_sieve(input, step)?,
+                };
+                Ok(taken.map(|lines| sieve(question, lines)))
+            }
         }
     }
 
@@ -154,7 +185,7 @@ impl ServerReply {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offers {
     protocol: Option<Protocol>,
-    /// IMAP: words. POP3 and SMTP: lines.
+    /// IMAP: words. Other protocols: lines.
     pub words: Vec<String>,
 }
 
@@ -175,6 +206,9 @@ impl Offers {
             }
             // The first line contains the server's name.
             Protocol::Smtp => lines.skip(1).filter_map(|line| line.get(4..)).map(first_line).collect(),
+            Protocol::Sieve => {
+                sieve_lines(&answer.lines).filter_map(first_string).map(sieve_capability).collect()
+            }
         };
         Self { protocol: Some(protocol), words }
     }
@@ -191,7 +225,7 @@ impl Offers {
     pub fn mechanisms(&self) -> Vec<&str> {
         let head = match self.protocol {
             Some(Protocol::Imap) => "AUTH=",
-            Some(Protocol::Pop3) => "SASL ",
+            Some(Protocol::Pop3 | Protocol::Sieve) => "SASL ",
             _ => "AUTH ",
         };
         let behind_head =
@@ -210,110 +244,18 @@ impl Offers {
     }
 }
 
-/// A login with a password, with the best mechanism that the server offers.
-#[derive(Debug)]
-pub struct Login {
-    /// The command and mechanism, such as `AUTHENTICATE PLAIN` or `USER`.
-    pub mechanism: &'static str,
-    /// The lines that are still to be sent.
-    lines: VecDeque<Secret>,
-    /// POP3's USER: a positive reply is not final.
-    in_steps: bool,
-}
-
-/// Why a login cannot be tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoLogin {
-    /// The server offers no mechanism that needs only a password.
-    #[error("the server offers no way to log in with a password here")]
-    NoMechanism,
-    /// No protocol can transfer these characters.
-    #[error("user name and password must not contain line breaks or NUL")]
-    ControlCharacters,
-}
-
-impl Login {
-    /// Chooses the mechanism from what the server offers.
-    ///
-    /// # Errors
-    /// [`NoLogin`] if the server offers no suitable mechanism, or the credentials contain line breaks or NUL.
-    pub fn choose(offers: &Offers, user: &[u8], password: &Secret) -> Result<Self, NoLogin> {
-        let forbidden = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-        if user.iter().any(forbidden) || password.expose().iter().any(forbidden) {
-            return Err(NoLogin::ControlCharacters);
-        }
-        let plain = encoded(&[b"", user, password.expose()].join(&0));
-        let answers = [encoded(user), encoded(password.expose())];
-        let sasl = |mechanism, command: &str, first: Option<&Secret>, rest: Vec<Secret>| {
-            let head = [command.as_bytes()].into_iter().chain(first.map(Secret::expose));
-            let mut lines = VecDeque::from([line(&head.collect::<Vec<_>>())]);
-            lines.extend(rest.iter().map(|answer| line(&[answer.expose()])));
-            Ok(Self { mechanism, lines, in_steps: false })
-        };
-        let (has_plain, has_login) = (offers.has_mechanism("PLAIN"), offers.has_mechanism("LOGIN"));
-        match offers.protocol {
-            Some(Protocol::Imap) if has_plain && offers.has("SASL-IR") => {
-                sasl("AUTHENTICATE PLAIN", "visit AUTHENTICATE PLAIN ", Some(&plain), Vec::new())
-            }
-            Some(Protocol::Imap) if has_plain => {
-                sasl("AUTHENTICATE PLAIN", "visit AUTHENTICATE PLAIN", None, vec![plain])
-            }
-            Some(Protocol::Imap) if !offers.has("LOGINDISABLED") => Ok(Self::imap(user, password)),
-            // Servers without CAPA support USER, because USER is older.
-            Some(Protocol::Pop3) if !has_plain && (offers.words.is_empty() || offers.has("USER")) => {
-                let lines = VecDeque::from([line(&[b"USER ", user]), line(&[b"PASS ", password.expose()])]);
-                Ok(Self { mechanism: "USER", lines, in_steps: true })
-            }
-            Some(Protocol::Pop3 | Protocol::Smtp) if has_plain => {
-                sasl("AUTH PLAIN", "AUTH PLAIN ", Some(&plain), Vec::new())
-            }
-            Some(Protocol::Pop3 | Protocol::Smtp) if has_login => {
-                sasl("AUTH LOGIN", "AUTH LOGIN", None, answers.into())
-            }
-            _ => Err(NoLogin::NoMechanism),
-        }
-    }
-
-    /// Uses literals, which can carry any bytes, unlike quoted strings (RFC 9051 section 4.3).
-    fn imap(user: &[u8], password: &Secret) -> Self {
-        let password = password.expose();
-        let announced = |bytes: &[u8]| format!("{{{}}}", bytes.len()).into_bytes();
-        let lines = [
-            line(&[b"visit LOGIN ", &announced(user)]),
-            line(&[user, b" ", &announced(password)]),
-            line(&[password]),
-        ];
-        Self { mechanism: "LOGIN", lines: lines.into(), in_steps: false }
-    }
-
-    /// Appends the next line. Returns `false` if there is none.
-    pub fn next(&mut self, out: &mut Vec<u8>) -> bool {
-        let next = self.lines.pop_front();
-        out.extend_from_slice(next.as_ref().map(Secret::expose).unwrap_or_default());
-        next.is_some()
-    }
-
-    /// Tells whether the login continues after an answer of this kind.
-    #[must_use]
-    pub fn goes_on(&self, kind: ReplyKind) -> bool {
-        match kind {
-            ReplyKind::GoOn => true,
-            ReplyKind::Yes => self.in_steps && !self.lines.is_empty(),
-            ReplyKind::No | ReplyKind::Foreign => false,
-        }
-    }
-}
-
 /// Guesses the protocol of a server that was asked in a different one, from its first bytes.
 #[must_use]
 pub fn spoken_instead(bytes: &[u8]) -> Option<&'static str> {
-    let known: [(&[u8], &str); 8] = [
+    let known: [(&[u8], &str); 10] = [
         (b"* OK", "IMAP"),
         (b"* PREAUTH", "IMAP"),
         (b"* BYE", "IMAP"),
         (b"+OK", "POP3"),
         (b"-ERR", "POP3"),
         (b"220", "SMTP (or FTP)"),
+        (b"\"", "ManageSieve"),
+        (b"OK ", "ManageSieve"),
         (b"SSH-", "SSH"),
         (b"HTTP/", "HTTP"),
     ];
@@ -356,6 +298,26 @@ fn pop3_kind(line: &[u8]) -> ReplyKind {
     }
 }
 
+/// Keeps the last line of an answer, unless its other lines were asked for.
+fn sieve(question: Question, lines: Vec<u8>) -> ServerReply {
+    let last = sieve_lines(&lines).last().unwrap_or_default();
+    let word = last.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let kind = match word.to_ascii_uppercase().as_slice() {
+        b"OK" => ReplyKind::Yes,
+        b"NO" | b"BYE" => ReplyKind::No,
+        [b'"' | b'{', ..] => ReplyKind::GoOn,
+        _ => ReplyKind::Foreign,
+    };
+    let lines = if question == Question::Capabilities { lines } else { last.to_vec() };
+    ServerReply { kind, lines }
+}
+
+/// Returns a capability as a line of a configured list: the name, and the value if there is one.
+fn sieve_capability((name, value): (Vec<u8>, &[u8])) -> String {
+    let value = string(value).map(|value| [b" ", value.as_slice()].concat()).unwrap_or_default();
+    first_line(&[name, value].concat())
+}
+
 fn smtp(step: &'static str, input: &mut Input) -> Result<Option<ServerReply>, BackendError> {
     match take_smtp(input, step) {
         Ok(None) => Ok(None),
@@ -382,20 +344,13 @@ fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
         .then(|| rest.trim_ascii())
 }
 
-fn encoded(message: &[u8]) -> Secret {
-    Secret::new(encode_base64(message).into_bytes())
-}
-
-fn line(parts: &[&[u8]]) -> Secret {
-    Secret::new([parts, &[b"\r\n"]].concat().concat())
-}
-
 /// Bytes of an IMAP answer with its untagged responses.
 const MAX_HELD: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn answer(protocol: Protocol, question: Question, text: &str) -> ServerReply {
         let mut input = Input::new(4096);
@@ -417,7 +372,7 @@ mod tests {
 
     #[test]
     fn every_protocol_says_yes_no_and_go_on_in_its_own_way() {
-        use Protocol::{Imap, Pop3, Smtp};
+        use Protocol::{Imap, Pop3, Sieve, Smtp};
         use Question::{Capabilities, Goodbye, Greeting, Login, StartTls};
         for (protocol, question, text, expected) in [
             (Imap, Greeting, "* OK ready\r\n", ReplyKind::Yes),
@@ -437,6 +392,11 @@ mod tests {
             (Smtp, Greeting, "554 no\r\n", ReplyKind::No),
             (Smtp, Greeting, "* OK\r\n", ReplyKind::Foreign),
             (Smtp, Login, "334 UGFzc3dvcmQ6\r\n", ReplyKind::GoOn),
+            (Sieve, Greeting, "\"SASL\" \"\"\r\nOK \"ready\"\r\n", ReplyKind::Yes),
+            (Sieve, Greeting, "BYE \"full\"\r\n", ReplyKind::No),
+            (Sieve, Greeting, "* OK imap\r\n", ReplyKind::Foreign),
+            (Sieve, Login, "\"\"\r\n", ReplyKind::GoOn),
+            (Sieve, Login, "NO \"wrong\"\r\n", ReplyKind::No),
         ] {
             assert_eq!(answer(protocol, question, text).kind, expected, "{text}");
         }
@@ -456,6 +416,22 @@ mod tests {
         assert_eq!(smtp.words, ["STARTTLS", "AUTH PLAIN LOGIN"]);
         assert!(smtp.start_tls() && smtp.mechanisms() == ["PLAIN", "LOGIN"]);
         assert!(offers(Protocol::Smtp, "502 what\r\n").words.is_empty());
+        let sieve = "\"SASL\" \"PLAIN LOGIN\"\r\n\"SIEVE\" {4}\r\na b \r\n\"STARTTLS\"\r\nOK\r\n";
+        let sieve = offers(Protocol::Sieve, sieve);
+        assert_eq!(sieve.words, ["SASL PLAIN LOGIN", "SIEVE a b", "STARTTLS"]);
+        assert!(sieve.start_tls() && sieve.mechanisms() == ["PLAIN", "LOGIN"]);
+    }
+
+    #[test]
+    fn capabilities_after_starttls_are_not_asked_for_in_managesieve() {
+        for (protocol, expected) in [(Protocol::Sieve, ""), (Protocol::Pop3, "CAPA\r\n")] {
+            let mut out = Vec::new();
+            let mut visit = Visit::secured(protocol);
+            visit.ask(Question::Capabilities, "", &mut out);
+            assert_eq!(out, expected.as_bytes());
+            visit.ask(Question::Capabilities, "", &mut out);
+            assert!(out.ends_with(b"\r\n"), "{protocol:?}");
+        }
     }
 
     #[test]
@@ -480,6 +456,11 @@ mod tests {
         assert_eq!(login(&sasl), ("AUTH PLAIN", format!("AUTH PLAIN {plain}\r\n")));
         let smtp = offers(Protocol::Smtp, "250-a\r\n250 AUTH LOGIN\r\n");
         assert_eq!(login(&smtp), ("AUTH LOGIN", "AUTH LOGIN\r\nbWU=\r\nc2VjcmV0\r\n".to_owned()));
+        let sieve = offers(Protocol::Sieve, "\"SASL\" \"LOGIN PLAIN\"\r\nOK\r\n");
+        assert_eq!(login(&sieve), ("AUTHENTICATE PLAIN", format!("AUTHENTICATE \"PLAIN\" \"{plain}\"\r\n")));
+        let sieve = offers(Protocol::Sieve, "\"SASL\" \"LOGIN\"\r\nOK\r\n");
+        let lines = "AUTHENTICATE \"LOGIN\"\r\n\"bWU=\"\r\n\"c2VjcmV0\"\r\n".to_owned();
+        assert_eq!(login(&sieve), ("AUTHENTICATE LOGIN", lines));
         let forged = Login::choose(&sasl, b"me\r\nDELE 1", &Secret::default());
         assert_eq!(forged.unwrap_err(), NoLogin::ControlCharacters);
     }

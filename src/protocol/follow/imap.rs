@@ -4,9 +4,11 @@
 //! Gives up for good if this can no longer be known: after COMPRESS, STARTTLS or AUTHENTICATE of the client, which
 //! change the stream, and after an unreadable response.
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 use super::Interrupted;
+use super::commands::Commands;
+use super::line::{Bytes, LineEnd};
 
 /// Follows both directions.
 #[derive(Debug)]
@@ -30,18 +32,10 @@ struct Responses {
     tail: Bytes<24>,
 }
 
-/// The client's direction: how far the line matches a command that changes the stream.
-#[derive(Clone, Copy, Debug)]
-enum Commands {
-    Tag,
-    Verb(Bytes<12>),
-    Rest,
-}
-
 impl ImapFollower {
     pub(super) const fn new() -> Self {
         let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new() };
-        Self { responses, commands: Commands::Tag, asks_for_end: false, is_lost: false }
+        Self { responses, commands: Commands::of_imap(), asks_for_end: false, is_lost: false }
     }
 
     pub(super) const fn is_between_responses(&self) -> bool {
@@ -117,119 +111,6 @@ fn is_status(start: &[u8]) -> bool {
     STATUS.iter().any(|status| word.get(..status.len()).is_some_and(|word| word.eq_ignore_ascii_case(status)))
 }
 
-/// The end of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineEnd {
-    Plain,
-    /// `{n}`, `{n+}` or `~{n}`.
-    Literal(u64),
-    /// Like a literal, but with more digits than a size can have.
-    Unreadable,
-}
-
-impl LineEnd {
-    fn of(tail: &[u8]) -> Self {
-        let text = tail.strip_suffix(b"\r").unwrap_or(tail);
-        let Some(text) = text.strip_suffix(b"}") else { return Self::Plain };
-        let text = text.strip_suffix(b"+").unwrap_or(text);
-        let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-        let (before, digits) = text.split_at(text.len().saturating_sub(digits));
-        match before.last() {
-            Some(b'{') if !digits.is_empty() => {
-                let size = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-                size.map_or(Self::Unreadable, Self::Literal)
-            }
-            None if digits.len() >= MOST_DIGITS => Self::Unreadable,
-            _ => Self::Plain,
-        }
-    }
-}
-
-impl Commands {
-    /// Returns `None` after a command that changes the stream. Sets `asks_for_end` after LOGOUT.
-    fn read(&mut self, bytes: &[u8], asks_for_end: &mut bool) -> Option<()> {
-        let mut rest = bytes;
-        while let Some((&byte, after)) = rest.split_first() {
-            match self {
-                Self::Rest => {
-                    let Some(end) = memchr(b'\n', rest) else { break };
-                    *self = Self::Tag;
-                    rest = rest.get(end.saturating_add(1)..)?;
-                    continue;
-                }
-                Self::Tag => {
-                    let Some(end) = memchr2(b' ', b'\n', rest) else { break };
-                    if rest.get(end) == Some(&b' ') {
-                        *self = Self::Verb(Bytes::new());
-                    }
-                    rest = rest.get(end.saturating_add(1)..)?;
-                    continue;
-                }
-                Self::Verb(_) if byte == b'\n' => *self = Self::Tag,
-                Self::Verb(verb) if byte == b' ' && verb.is_empty() => {}
-                Self::Verb(verb) => {
-                    verb.fill(&[byte]);
-                    let verb = verb.as_slice();
-                    if CHANGES.iter().any(|change| verb.eq_ignore_ascii_case(change)) {
-                        return None;
-                    }
-                    *asks_for_end |= verb.eq_ignore_ascii_case(LOGOUT);
-                    let may_become = |known: &&[u8]| {
-                        known.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
-                    };
-                    if !CHANGES.iter().chain([&LOGOUT]).any(may_become) {
-                        *self = Self::Rest;
-                    }
-                }
-            }
-            rest = after;
-        }
-        Some(())
-    }
-}
-
-/// A few bytes without an allocation.
-#[derive(Clone, Copy, Debug)]
-struct Bytes<const N: usize> {
-    bytes: [u8; N],
-    length: usize,
-}
-
-impl<const N: usize> Bytes<N> {
-    const fn new() -> Self {
-        Self { bytes: [0; N], length: 0 }
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-
-    /// Appends as much of `more` as fits.
-    fn fill(&mut self, more: &[u8]) {
-        let room = self.bytes.get_mut(self.length..).unwrap_or_default();
-        let taken = room.iter_mut().zip(more).map(|(place, byte)| *place = *byte).count();
-        self.length = self.length.saturating_add(taken);
-    }
-
-    /// Appends `more` and keeps only the last `N` bytes.
-    fn keep_last(&mut self, more: &[u8]) {
-        let more = more.get(more.len().saturating_sub(N)..).unwrap_or_default();
-        let excess = self.length.saturating_add(more.len()).saturating_sub(N);
-        self.bytes.rotate_left(excess.min(N));
-        self.length = self.length.saturating_sub(excess);
-        self.fill(more);
-    }
-}
-
-/// After these commands the stream is compressed or encrypted (RFC 4978, RFC 9051 section 6.2, RFC 8437).
-const CHANGES: [&[u8]; 3] = [b"COMPRESS", b"STARTTLS", b"AUTHENTICATE"];
-const LOGOUT: &[u8] = b"LOGOUT";
-/// Digits of the largest 64-bit number.
-const MOST_DIGITS: usize = 20;
 const STATUS: [&[u8]; 5] = [b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUT"];
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ pub struct OwnExtensions {
     pub own: Vec<String>,
 }
 
-/// Splits one entry of a configured list. In IMAP, entries are words of one line. In SMTP and POP3, they are lines,
-/// named by their first word.
+/// Splits one entry of a configured list. In IMAP, entries are words of one line. In the other protocols, they
+/// are lines, named by their first word.
 #[must_use]
 pub fn own_extensions(protocol: Protocol, capability: &str) -> OwnExtensions {
     match protocol {
@@ -23,10 +23,12 @@ pub fn own_extensions(protocol: Protocol, capability: &str) -> OwnExtensions {
             let kept = (!kept.is_empty()).then(|| kept.join(" "));
             OwnExtensions { kept, own: own.into_iter().map(str::to_owned).collect() }
         }
-        Protocol::Pop3 | Protocol::Smtp if is_own(protocol, capability) => {
+        Protocol::Pop3 | Protocol::Smtp | Protocol::Sieve if is_own(protocol, capability) => {
             OwnExtensions { kept: None, own: vec![capability.to_owned()] }
         }
-        Protocol::Pop3 | Protocol::Smtp => OwnExtensions { kept: Some(capability.to_owned()), own: vec![] },
+        Protocol::Pop3 | Protocol::Smtp | Protocol::Sieve => {
+            OwnExtensions { kept: Some(capability.to_owned()), own: vec![] }
+        }
     }
 }
 
@@ -39,6 +41,7 @@ fn is_own(protocol: Protocol, capability: &str) -> bool {
         Protocol::Imap => &["AUTH", "STARTTLS", "LOGINDISABLED"],
         Protocol::Pop3 => &["SASL", "STLS"],
         Protocol::Smtp => &["AUTH", "STARTTLS"],
+        Protocol::Sieve => &["SASL", "STARTTLS"],
     };
     own.iter().any(|own| name.eq_ignore_ascii_case(own))
 }
@@ -60,6 +63,8 @@ mod tests {
             (Protocol::Smtp, "StartTLS"),
             (Protocol::Pop3, "SASL PLAIN"),
             (Protocol::Pop3, "stls"),
+            (Protocol::Sieve, "SASL PLAIN"),
+            (Protocol::Sieve, "StartTLS"),
         ] {
             assert_eq!(taken_apart(protocol, line), (None, vec![line.to_owned()]));
         }
@@ -71,6 +76,7 @@ mod tests {
             (Protocol::Pop3, "USER"),
             (Protocol::Pop3, "AUTH-RESP-CODE"),
             (Protocol::Pop3, "IMPLEMENTATION SASL"),
+            (Protocol::Sieve, "SIEVE fileinto STARTTLS"),
         ] {
             assert_eq!(taken_apart(protocol, line), (Some(line.to_owned()), vec![]));
         }

@@ -1,6 +1,7 @@
 //! Lines that a session sends outside the state machines: closing messages, and refusals before the first command.
 
 use crate::protocol::Protocol;
+use crate::protocol::sieve::response::{append_response, refusal_text};
 
 /// Why a client certificate is refused. The texts are nginx's (NGINX section 3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,12 +17,12 @@ pub enum CertificateProblem {
 /// Returns the line for a client whose certificate is refused. Close the session after it.
 #[must_use]
 pub fn certificate_refusal(protocol: Protocol, problem: CertificateProblem) -> String {
-    let prefix = match protocol {
-        Protocol::Imap => "* BYE",
-        Protocol::Pop3 => "-ERR",
-        Protocol::Smtp => "421 4.7.1",
-    };
-    format!("{prefix} {problem}\r\n")
+    match protocol {
+        Protocol::Imap => format!("* BYE {problem}\r\n"),
+        Protocol::Pop3 => format!("-ERR {problem}\r\n"),
+        Protocol::Smtp => format!("421 4.7.1 {problem}\r\n"),
+        Protocol::Sieve => format!("BYE \"{problem}\"\r\n"),
+    }
 }
 
 /// Returns the line for a client that exceeds a connection limit or is banned. Close the session after it.
@@ -31,6 +32,7 @@ pub const fn too_many_connections(protocol: Protocol) -> &'static [u8] {
         Protocol::Imap => b"* BYE Too many connections, try again later\r\n",
         Protocol::Pop3 => b"-ERR Too many connections, try again later\r\n",
         Protocol::Smtp => b"421 4.7.0 Too many connections, try again later\r\n",
+        Protocol::Sieve => b"BYE (TRYLATER) \"Too many connections, try again later\"\r\n",
     }
 }
 
@@ -41,6 +43,7 @@ pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
         Protocol::Imap => b"* BAD internal server error\r\n",
         Protocol::Pop3 => b"-ERR internal server error\r\n",
         Protocol::Smtp => b"451 4.3.2 Internal server error\r\n",
+        Protocol::Sieve => b"BYE (TRYLATER) \"internal server error\"\r\n",
     }
 }
 
@@ -49,7 +52,7 @@ pub const fn internal_error(protocol: Protocol) -> &'static [u8] {
 pub struct RefusalText {
     /// The code with its enhanced status code (RFC 3463), for SMTP.
     pub code: &'static str,
-    /// The text, with the response code of IMAP (RFC 5530) or POP3 (RFC 3206).
+    /// The text, with the response code of IMAP (RFC 5530), POP3 (RFC 3206) or ManageSieve (RFC 5804).
     pub text: &'static str,
 }
 
@@ -60,20 +63,28 @@ pub const fn wrong_password(protocol: Protocol) -> RefusalText {
         Protocol::Imap => "[AUTHENTICATIONFAILED] Authentication failed.",
         Protocol::Pop3 => "[AUTH] Authentication failed.",
         Protocol::Smtp => "Error: authentication failed: (reason unavailable)",
+        Protocol::Sieve => "Authentication failed.",
     };
     RefusalText { code: "535 5.7.8", text }
 }
 
 /// Returns the refusal of a login that fails now for a reason that the client cannot change (RFC 5530, RFC 3206, RFC
-/// 4954).
+/// 4954, RFC 5804).
 #[must_use]
 pub const fn unavailable(protocol: Protocol) -> RefusalText {
     let text = match protocol {
         Protocol::Imap => "[UNAVAILABLE] Temporary authentication failure.",
         Protocol::Pop3 => "[SYS/TEMP] Temporary authentication failure.",
         Protocol::Smtp => "Temporary authentication failure",
+        Protocol::Sieve => "(TRYLATER) Temporary authentication failure.",
     };
     RefusalText { code: "454 4.7.0", text }
+}
+
+/// ManageSieve: returns the text of a refusal as `PendingLogin::refuse` takes it, if the refusal is one line.
+#[must_use]
+pub fn sieve_refusal_text(line: &[u8]) -> Option<Vec<u8>> {
+    refusal_text(line)
 }
 
 /// The answer to a cancelled SASL exchange.
@@ -107,6 +118,7 @@ pub(crate) fn goodbye(protocol: Protocol, server_name: &str, text: &str, out: &m
             append_text(server_name.as_bytes(), out);
             out.push(b' ');
         }
+        Protocol::Sieve => return append_response(b"BYE", text.as_bytes(), out),
     }
     append_text(text.as_bytes(), out);
     out.extend_from_slice(b"\r\n");
@@ -132,6 +144,7 @@ mod tests {
         assert_eq!(goodbye_of(Protocol::Imap, "bye now"), "* BYE bye now\r\n");
         assert_eq!(goodbye_of(Protocol::Pop3, "bye now"), "-ERR bye now\r\n");
         assert_eq!(goodbye_of(Protocol::Smtp, "bye now"), "421 4.3.2 mail.test bye now\r\n");
+        assert_eq!(goodbye_of(Protocol::Sieve, "bye now"), "BYE \"bye now\"\r\n");
     }
 
     #[test]
@@ -141,7 +154,7 @@ mod tests {
 
     #[test]
     fn notices_are_one_line_each() {
-        for protocol in [Protocol::Imap, Protocol::Pop3, Protocol::Smtp] {
+        for protocol in Protocol::ALL {
             for notice in [
                 certificate_refusal(protocol, CertificateProblem::Invalid).as_bytes(),
                 certificate_refusal(protocol, CertificateProblem::Missing).as_bytes(),

@@ -8,6 +8,9 @@ use crate::protocol::login::{Attempt, Envelope, LoginRequest};
 use crate::protocol::pop3::Pop3;
 use crate::protocol::sasl::dialogue::first_word;
 use crate::protocol::sasl::{Mechanism, holds_line_breaks_or_nul, is_message};
+use crate::protocol::sieve::Sieve;
+use crate::protocol::sieve::command::{Reader, Received};
+use crate::protocol::sieve::response::{Sender, append_response, append_string};
 use crate::protocol::smtp::Smtp;
 use crate::secret::Secret;
 
@@ -37,9 +40,15 @@ pub type Refused = Result<Frontend, CloseReason>;
 /// State of a protocol while its client waits.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Imap { tag: Vec<u8> },
+    Imap {
+        tag: Vec<u8>,
+    },
     Pop3,
-    Smtp { envelope: Envelope },
+    Smtp {
+        envelope: Envelope,
+    },
+    /// Progress in the string that answers a challenge.
+    Sieve(Reader),
 }
 
 impl Waiting {
@@ -48,6 +57,15 @@ impl Waiting {
             Self::Imap { tag } => Imap::append_invalid(tag, out),
             Self::Pop3 => Pop3::append_invalid(out),
             Self::Smtp { .. } => Smtp::append_invalid(out),
+            Self::Sieve(_) => Sieve::append_invalid(out),
+        }
+    }
+
+    /// Appends the reply after which the session is closed.
+    fn append_closing(&self, reason: CloseReason, out: &mut Vec<u8>) {
+        match self {
+            Self::Sieve(_) => Sieve::append_closing(reason, out),
+            Self::Imap { .. } | Self::Pop3 | Self::Smtp { .. } => self.append_invalid(out),
         }
     }
 }
@@ -57,7 +75,7 @@ impl PendingLogin {
     /// service or backend sees them.
     pub(crate) fn begin(mut core: Core, request: LoginRequest, waiting: Waiting, out: &mut Vec<u8>) -> Step {
         if request.holds_line_breaks_or_nul() {
-            waiting.append_invalid(out);
+            waiting.append_closing(CloseReason::ControlCharacters, out);
             return Step::Close(CloseReason::ControlCharacters);
         }
         core.count_attempt();
@@ -70,12 +88,12 @@ impl PendingLogin {
         Step::Login(Attempt { request, pending })
     }
 
-    /// SMTP: the commands to send to the backend. Empty for IMAP and POP3.
+    /// SMTP: the commands to send to the backend. Empty for other protocols.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         match &self.0.waiting {
             Waiting::Smtp { envelope } => envelope,
-            Waiting::Imap { .. } | Waiting::Pop3 => &NO_ENVELOPE,
+            Waiting::Imap { .. } | Waiting::Pop3 | Waiting::Sieve(_) => &NO_ENVELOPE,
         }
     }
 
@@ -90,7 +108,7 @@ impl PendingLogin {
     pub fn tag(&self) -> &[u8] {
         match &self.0.waiting {
             Waiting::Imap { tag } => tag,
-            Waiting::Pop3 | Waiting::Smtp { .. } => &[],
+            Waiting::Pop3 | Waiting::Smtp { .. } | Waiting::Sieve(_) => &[],
         }
     }
 
@@ -120,8 +138,9 @@ impl PendingLogin {
         self.0.mechanism.is_some()
     }
 
-    /// Appends a refusal as nginx does (`tag NO text`, `-ERR text`, `code text`) and returns the frontend for the next
-    /// command. The caller may close the session instead. `code` is for SMTP, by default `535 5.7.0`.
+    /// Appends a refusal as nginx does (`tag NO text`, `-ERR text`, `code text`, and ManageSieve's `NO "text"`) and
+    /// returns the frontend for the next command. The caller may close the session instead. `code` is for SMTP, by
+    /// default `535 5.7.0`.
     ///
     /// # Errors
     /// `maxAuthFailures` is reached: close the session after writing.
@@ -136,10 +155,14 @@ impl PendingLogin {
                 append_text(code.unwrap_or("535 5.7.0").as_bytes(), out);
                 out.push(b' ');
             }
+            Waiting::Sieve(_) => {
+                append_response(b"NO", text, out);
+                return self.resume(out);
+            }
         }
         append_text(text, out);
         out.extend_from_slice(b"\r\n");
-        self.resume()
+        self.resume(out)
     }
 
     /// Continues after the client's response to a refusal's challenge. The client gets the refusal if it acknowledged
@@ -163,7 +186,7 @@ impl PendingLogin {
             return self.refuse(text, code, out);
         }
         self.0.waiting.append_invalid(out);
-        self.resume()
+        self.resume(out)
     }
 
     /// `passthrough`: appends the backend's refusal, in whole lines as received, and continues.
@@ -172,11 +195,11 @@ impl PendingLogin {
     /// As [`Self::refuse`].
     pub fn refuse_verbatim(self, reply: &[u8], out: &mut Vec<u8>) -> Refused {
         out.extend_from_slice(reply);
-        self.resume()
+        self.resume(out)
     }
 
     /// SMTP: returns the frontend for the next mail of a client whose first recipient was accepted. Its HELO or EHLO is
-    /// kept, and the counts of commands and errors start again. `None` for IMAP and POP3.
+    /// kept, and the counts of commands and errors start again. `None` for other protocols.
     #[must_use]
     pub fn next_mail(self) -> Option<Frontend> {
         let Pending { core, waiting, .. } = *self.0;
@@ -193,11 +216,12 @@ impl PendingLogin {
     /// Appends a challenge (base64, without CRLF) and waits for one line: for relayed SASL and `Auth-Error-SASL`.
     #[must_use]
     pub fn challenge(self, base64: &[u8], out: &mut Vec<u8>) -> Exchange {
-        out.extend_from_slice(match self.protocol() {
-            Protocol::Imap | Protocol::Pop3 => b"+ ",
-            Protocol::Smtp => b"334 ",
-        });
-        out.extend(base64.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
+        let text: Vec<u8> = base64.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+        match self.protocol() {
+            Protocol::Imap | Protocol::Pop3 => out.extend_from_slice(&[b"+ ", text.as_slice()].concat()),
+            Protocol::Smtp => out.extend_from_slice(&[b"334 ", text.as_slice()].concat()),
+            Protocol::Sieve => append_string(&text, Sender::Server, out),
+        }
         out.extend_from_slice(b"\r\n");
         Exchange(self)
     }
@@ -207,15 +231,20 @@ impl PendingLogin {
     }
 
     /// Returns the frontend for the next command. HELO and MAIL of an SMTP client are kept (NGINX section 7.5).
-    fn resume(self) -> Refused {
+    fn resume(self, out: &mut Vec<u8>) -> Refused {
         let Pending { mut core, waiting, counts, .. } = *self.0;
         if counts && core.exhausts_auth_failures() {
-            return Err(CloseReason::TooManyAuthFailures);
+            let reason = CloseReason::TooManyAuthFailures;
+            if let Waiting::Sieve(_) = waiting {
+                Sieve::append_closing(reason, out);
+            }
+            return Err(reason);
         }
         Ok(match waiting {
             Waiting::Imap { .. } => Imap::new(core).into(),
             Waiting::Pop3 => Pop3::new(core).into(),
             Waiting::Smtp { envelope } => Smtp::resume(core, envelope).into(),
+            Waiting::Sieve(_) => Sieve::new(core).into(),
         })
     }
 }
@@ -241,10 +270,10 @@ impl Exchange {
     #[must_use]
     pub fn receive(self, input: &mut Input, out: &mut Vec<u8>) -> ExchangeStep {
         let Self(mut pending) = self;
-        let line = match pending.0.core.take_answer(input) {
-            Line::Incomplete => return ExchangeStep::Read(Self(pending)),
-            Line::TooLong => return pending.close(CloseReason::TooLong, out),
-            Line::Whole(line) => line,
+        let line = match pending.take_answer(input) {
+            Ok(None) => return ExchangeStep::Read(Self(pending)),
+            Ok(Some(line)) => line,
+            Err(reason) => return pending.close(reason, out),
         };
         if pending.0.core.exceeds_commands() {
             return pending.close(CloseReason::TooManyCommands, out);
@@ -265,8 +294,26 @@ impl Exchange {
 }
 
 impl PendingLogin {
+    /// Takes a line, or a string in ManageSieve. `None` until it is complete.
+    fn take_answer(&mut self, input: &mut Input) -> Result<Option<Secret>, CloseReason> {
+        if let Waiting::Sieve(reader) = &mut self.0.waiting {
+            return match reader.answer(input) {
+                Received::Incomplete => Ok(None),
+                Received::TooLong => Err(CloseReason::TooLong),
+                Received::Whole(answer) => Ok(Some(answer)),
+                Received::Rejected { literal_follows: true } => Err(CloseReason::RefusedLiteral),
+                Received::Rejected { literal_follows: false } => Ok(Some(Secret::from(&b"*"[..]))),
+            };
+        }
+        match self.0.core.take_answer(input) {
+            Line::Incomplete => Ok(None),
+            Line::TooLong => Err(CloseReason::TooLong),
+            Line::Whole(line) => Ok(Some(line)),
+        }
+    }
+
     fn close(self, reason: CloseReason, out: &mut Vec<u8>) -> ExchangeStep {
-        self.0.waiting.append_invalid(out);
+        self.0.waiting.append_closing(reason, out);
         ExchangeStep::Close(reason)
     }
 }

@@ -1,10 +1,8 @@
 //! Reads one IMAP command: tag, verb, arguments with quoted strings and literals (RFC 9051 section 4).
-//!
-//! A command stays in the input until it is complete, so the input limits its size, including literals. It is parsed
-//! again from its start only when another line of it has arrived: at most once per literal.
 
 use crate::protocol::frontend::core::with_response;
 use crate::protocol::input::Input;
+use crate::protocol::strings::Looked;
 use crate::secret::Secret;
 
 use super::id::ClientId;
@@ -84,10 +82,7 @@ impl Logins {
 /// Progress in the command at the front of the input.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// The end of the last literal. The command cannot be complete before.
-    literal_end: usize,
-    /// Bytes without a line end, which need not be searched again.
-    searched: usize,
+    looked: Looked,
     /// Number of synchronising literals that were answered.
     continued: usize,
 }
@@ -96,30 +91,31 @@ impl Reader {
     /// Takes a command from `input`. Appends `+ OK` for each synchronising literal.
     pub(crate) fn read(&mut self, logins: Logins, input: &mut Input, out: &mut Vec<u8>) -> Received {
         let bytes = input.peek();
-        if !self.has_new_line(bytes) {
+        if !self.looked.has_new_line(bytes) {
             return self.wait(logins, input);
         }
         let mut parser = Parser::new(bytes, input.limit());
         let outcome = parser.command(logins);
-        for _ in self.continued..parser.synchronising {
+        for _ in self.continued..parser.scanner.synchronising {
             out.extend_from_slice(b"+ OK\r\n");
         }
-        self.continued = parser.synchronising;
+        self.continued = parser.scanner.synchronising;
         let (received, length) = match outcome {
             // A longer command before it allowed the input to hold this one.
-            Ok((verb, _)) if parser.at > input.limit() && verb != Verb::Authenticate => {
+            Ok((verb, _)) if parser.scanner.at > input.limit() && verb != Verb::Authenticate => {
                 return Received::TooLong { tag: parser.tag };
             }
             Ok((verb, arguments)) => {
-                let Parser { tag, id, at, .. } = parser;
-                (Received::Command(Command { tag, verb, arguments, id }), at)
+                let Parser { tag, id, scanner } = parser;
+                (Received::Command(Command { tag, verb, arguments, id }), scanner.at)
             }
             Err(Stop::Incomplete { literal_end }) => {
-                self.literal_end = literal_end;
+                self.looked.note_literal(literal_end);
                 return self.wait(logins, input);
             }
             Err(Stop::Rejected(reason)) => {
-                let (literal_follows, end) = parser.rest_of_line();
+                let (line, end) = parser.scanner.rest_of_line();
+                let literal_follows = line.ends_with(b"+}");
                 (Received::Rejected(Rejected { tag: parser.tag, literal_follows, reason }), end)
             }
         };
@@ -128,14 +124,9 @@ impl Reader {
         received
     }
 
-    fn has_new_line(&self, bytes: &[u8]) -> bool {
-        let from = self.searched.max(self.literal_end);
-        bytes.get(from..).is_some_and(|rest| rest.contains(&b'\n'))
-    }
-
     /// AUTHENTICATE may be longer by a SASL response.
     fn wait(&mut self, logins: Logins, input: &mut Input) -> Received {
-        self.searched = input.len();
+        self.looked.note_searched(input.len());
         if input.len() < input.limit() {
             return Received::Incomplete;
         }

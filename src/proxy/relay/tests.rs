@@ -230,6 +230,8 @@ async fn says_goodbye_between_responses_only() {
         (Protocol::Pop3, b"+OK\r\nSubject: x\r\n", false),
         (Protocol::Smtp, b"235 ok\r\n", true),
         (Protocol::Smtp, b"250-a\r\n", false),
+        (Protocol::Sieve, b"OK\r\n", true),
+        (Protocol::Sieve, b"{6}\r\nOK\r\nOK\r\n", false),
     ] {
         let received = read_at_the_end_of_a_drain(protocol, sent).await;
         assert_eq!(received == b"* BYE later\r\n", has_goodbye, "{}", sent.escape_ascii());

@@ -103,7 +103,8 @@ impl Session {
                 return Err(refuse_for_limit(connection, protocol, refusal.into(), &context.lingering).await);
             }
         };
-        let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof);
+        let mut greeting = Vec::new();
+        let frontend = agreed.secured(Arc::clone(&served.listener.frontend), proof, &mut greeting);
         let secured = Some(Arc::new(Secured { facts, certificate: client, refusal }));
         let session = Box::new(Self {
             connection,
@@ -123,6 +124,10 @@ impl Session {
             goodbye,
             membership: None,
         });
-        Ok((session.with_certificate_checked().await?, frontend))
+        let mut session = session.with_certificate_checked().await?;
+        if !greeting.is_empty() {
+            session.send(&mut greeting).await?;
+        }
+        Ok((session, frontend))
     }
 }

@@ -144,7 +144,7 @@ const HEAD: &str = "# Fields
 
 All kinds have `apiVersion: mailgress.dev/v1alpha1`. `kubectl explain mailserver.spec` prints the same texts.
 
-Settings (`serverName`, `tls`, `auth`, `upstream`, `imap`, `pop3`, `smtp`, `resolver`, `timeouts`, `limits`) can be set on a
+Settings (`serverName`, `tls`, `auth`, `upstream`, `imap`, `pop3`, `smtp`, `sieve`, `resolver`, `timeouts`, `limits`) can be set on a
 `MailServer`, for all its listeners, and on a listener: each field of the listener takes precedence. Fields that neither sets
 have the default of this page. A *duration* is written `30s`, `1h30m` or `500ms`; a *size* `64Ki` or `4096`. Secrets,
 ConfigMaps and Services are in the object's own namespace.

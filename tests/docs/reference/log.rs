@@ -163,7 +163,7 @@ const FIELDS: [(&str, &str); 40] = [
     ("outcome", "how the session ended; the same value as in the metric `mailgress_sessions_total`"),
     ("ports", "the number of ports"),
     ("problem", "why the file, the object or the name server cannot be used"),
-    ("protocol", "`smtp`, `imap`, `pop3`"),
+    ("protocol", "`smtp`, `imap`, `pop3`, `sieve`"),
     ("reason", "why a login was refused; see above"),
     (
         "recipients_refused",
@@ -231,6 +231,7 @@ If the backend closes the connection while a reply, a response or a message is i
 | --- | --- |
 | SMTP | in the middle of a message; before it has replied to a command other than QUIT; in the middle of a reply; after a `421` that it sent without a command (not as a reply); or after a temporary refusal (4xx) of DATA, BDAT or a message |
 | IMAP | only inside a response. It is not at fault after `* BYE` (which it also sends to a client that misbehaves), after COMPRESS, or if only the tagged response is missing |
+| ManageSieve | only inside a response, unless the client has sent LOGOUT |
 | POP3 | never: only the bytes are relayed |
 
 Exception for an unrequested `421`, a temporary refusal and an incomplete message: if the client has sent nothing for five minutes,
@@ -257,7 +258,7 @@ change. New fields may be added after `attempt`, and `reason` may get new values
 | --- | --- |
 | `client` | the client's address without a port. `unknown` if a trusted peer does not name the client (`PROXY UNKNOWN`, `LOCAL`), or if its header is not used (`useAsClientAddress: false`): many clients share the peer's own address, so it must not be banned. `unix:` on a UNIX socket |
 | `listener` | `namespace/object/listener`; for a MailListener `namespace/object` |
-| `protocol` | `imap`, `pop3`, `smtp` |
+| `protocol` | `imap`, `pop3`, `smtp`, `sieve` |
 | `login` | the login name as the client sent it, shortened to 256 bytes. Quotes, backslashes and bytes that are not printable ASCII are escaped. Empty if Mailgress cannot read a name |
 | `method` | `plain` (also for LOGIN and USER/PASS), `apop`, `cram-md5`, `external`, `xoauth2`, `oauthbearer`, `none` (mail without a login) |
 | `reason` | `credentials`: the login or the password is wrong. `repeated`: the same wrong password for the same login again, which `limits.authFailures` does not count. Without `authFailures`, and for clients in `limits.exempt`, a repeated login also has the reason `credentials`. `policy`: the credentials may be correct, but the account or the mail is not accepted (in use, over a limit, expired). `backend`: the auth service accepted the login and returned a password, which the backend refused. `banned`: the client is banned by `limits.authFailures` |

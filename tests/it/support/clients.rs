@@ -1,4 +1,4 @@
-//! Real clients: Python's standard library, curl, openssl, swaks.
+//! Real clients: Python's standard library, curl, openssl, swaks, sieve-connect.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::servers::PASSWORD;
 /// How a client reaches a listener.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// `IMAP`, `POP3` or `SMTP`.
+    /// `IMAP`, `POP3`, `SMTP` or `Sieve`.
     pub protocol: &'static str,
     /// `Disabled`, `StartTLS`, `RequireStartTLS` or `Implicit`.
     pub tls: &'static str,
@@ -177,6 +177,15 @@ impl Clients {
         }
         let input: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         run(&mut command, &input)
+    }
+
+    /// Runs one action of Debian's ManageSieve client over STARTTLS, such as `--list`.
+    pub fn sieve_connect(&self, to: &Endpoint, user: &str, password: &str, action: &[&str]) -> Ran {
+        let mut command = Command::new("sieve-connect");
+        command.args(["--server", "localhost", "--port", &to.address.port().to_string(), "--nosrv", "-4"]);
+        command.args(["--user", user, "--authmech", "PLAIN", "--passwordfd", "0", "--tlscafile"]);
+        command.arg(self.file("ca.pem")).args(action);
+        run(&mut command, &format!("{password}\n"))
     }
 
     /// Sends a short message with AUTH with swaks.

@@ -1,4 +1,4 @@
-//! A private Dovecot: IMAP and POP3 in every TLS mode and with a PROXY header, LMTP and SASL for Postfix.
+//! A private Dovecot: IMAP, POP3 and ManageSieve in every TLS mode and with a PROXY header, LMTP and SASL for Postfix.
 //!
 //! Every user exists, with the same password and with all tokens of [`super::tokens`]. A mailbox is created on first
 //! use. [`LONG_PASSWORD_USER`] has a second password, a long one.
@@ -31,6 +31,9 @@ struct Ports {
     pop3: u16,
     pop3s: u16,
     pop3_proxied: u16,
+    sieve: u16,
+    sieves: u16,
+    sieve_proxied: u16,
     lmtp: u16,
     sasl: u16,
 }
@@ -56,6 +59,9 @@ impl Dovecot {
             pop3: ports::free(),
             pop3s: ports::free(),
             pop3_proxied: ports::free(),
+            sieve: ports::free(),
+            sieves: ports::free(),
+            sieve_proxied: ports::free(),
             lmtp: ports::free(),
             sasl: ports::free(),
         };
@@ -89,7 +95,7 @@ impl Dovecot {
         );
         let dovecot = Self { _daemon: daemon, directory, mail, ports };
         wait::eventually("Dovecot accepts connections", || {
-            [dovecot.imap(), dovecot.pop3(), dovecot.lmtp(), dovecot.sasl()]
+            [dovecot.imap(), dovecot.pop3(), dovecot.sieve(), dovecot.lmtp(), dovecot.sasl()]
                 .iter()
                 .all(|address| std::net::TcpStream::connect(address).is_ok())
                 .then_some(())
@@ -125,6 +131,21 @@ impl Dovecot {
     /// POP3 that requires a PROXY header, version 1 or 2.
     pub fn pop3_proxied(&self) -> SocketAddr {
         loopback(self.ports.pop3_proxied)
+    }
+
+    /// ManageSieve with STARTTLS.
+    pub fn sieve(&self) -> SocketAddr {
+        loopback(self.ports.sieve)
+    }
+
+    /// ManageSieve with implicit TLS.
+    pub fn sieves(&self) -> SocketAddr {
+        loopback(self.ports.sieves)
+    }
+
+    /// ManageSieve that requires a PROXY header, version 1 or 2.
+    pub fn sieve_proxied(&self) -> SocketAddr {
+        loopback(self.ports.sieve_proxied)
     }
 
     /// LMTP, for local delivery.
@@ -167,7 +188,8 @@ fn identities() -> String {
     format!(
         "default_internal_user = {user}\ndefault_internal_group = {group}\ndefault_login_user = {user}\n\
          service anvil {{\n  chroot =\n}}\n\
-         service imap-login {{\n  chroot =\n}}\nservice pop3-login {{\n  chroot =\n}}\n"
+         service imap-login {{\n  chroot =\n}}\nservice pop3-login {{\n  chroot =\n}}\n\
+         service managesieve-login {{\n  chroot =\n}}\n"
     )
 }
 
@@ -193,6 +215,9 @@ fn configure((directory, mail): (&Path, &Path), ports: &Ports, besides: Option<I
         port("@POP3@", ports.pop3),
         port("@POP3S@", ports.pop3s),
         port("@POP3_PROXIED@", ports.pop3_proxied),
+        port("@SIEVE@", ports.sieve),
+        port("@SIEVES@", ports.sieves),
+        port("@SIEVE_PROXIED@", ports.sieve_proxied),
         port("@LMTP@", ports.lmtp),
         port("@SASL@", ports.sasl),
         ("@BESIDES@".to_owned(), besides.map(|address| format!(", {address}")).unwrap_or_default()),

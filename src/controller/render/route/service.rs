@@ -66,6 +66,6 @@ pub(super) fn reference(scope: &Scope<'_>, service: &RouteService) -> String {
 
 /// Returns the path of the service in the route.
 pub(crate) fn path(service: &RouteService) -> String {
-    let name = protocol(service.protocol).name().to_ascii_uppercase();
+    let name = protocol(service.protocol).label();
     format!("spec.backend.services[{name}]")
 }

@@ -10,7 +10,7 @@ use crate::protocol::{CountedErrors, Mechanism, Protocol, SmtpRules, StartTlsOff
 
 #[test]
 fn protocol_and_tls_mode_follow_from_well_known_ports() {
-    let ports = [25, 465, 587, 110, 995, 143, 993];
+    let ports = [25, 465, 587, 110, 995, 143, 993, 4190];
     let listeners: Vec<String> =
         ports.iter().map(|port| format!("{{name: p{port}, port: {port}, backendAddress: 'b:1'}}")).collect();
     let yaml =
@@ -31,11 +31,30 @@ fn protocol_and_tls_mode_follow_from_well_known_ports() {
         (995, Protocol::Pop3, TlsMode::Implicit),
         (143, Protocol::Imap, TlsMode::RequireStartTls),
         (993, Protocol::Imap, TlsMode::Implicit),
+        (4190, Protocol::Sieve, TlsMode::RequireStartTls),
     ];
     assert_eq!(kinds, expected);
     assert_eq!(listener(&rendered, "p25").frontend.start_tls, StartTlsOffer::Optional);
     assert_eq!(listener(&rendered, "p143").frontend.start_tls, StartTlsOffer::Required);
     assert_eq!(listener(&rendered, "p993").frontend.start_tls, StartTlsOffer::Disabled);
+}
+
+#[test]
+fn a_managesieve_listener_announces_its_list_or_pigeonholes() {
+    let with = |own: &str| once(&any(&format!("port: 4190, tls: {{mode: Disabled}}{own}")));
+    let rendered = with("");
+    let capabilities = &listener(&rendered, "a").frontend.capabilities;
+    assert_eq!(capabilities[0], "IMPLEMENTATION Dovecot Pigeonhole");
+    assert!(
+        capabilities[1].starts_with("SIEVE fileinto reject ") && capabilities[1].ends_with(" extracttext")
+    );
+    let own = with(", sieve: {capabilities: [VERSION 1.0, SASL PLAIN, STARTTLS], authMethods: [XOAUTH2]}");
+    let frontend = &listener(&own, "a").frontend;
+    assert_eq!(
+        (frontend.capabilities.as_slice(), frontend.takes_passwords()),
+        (&["VERSION 1.0".to_owned()][..], false)
+    );
+    assert!(messages(&own).contains("CapabilityIgnored spec.listeners[a].sieve.capabilities: "));
 }
 
 #[test]

@@ -52,7 +52,9 @@ impl Offer {
         }
         match self {
             Self::Named => None,
-            Self::BehindStartTls => Some(BackendError::not_offered_in_clear(sasl.mechanism(), &reply.lines)),
+            Self::BehindStartTls => {
+                Some(BackendError::not_offered_in_clear("AUTH", sasl.mechanism(), &reply.lines))
+            }
             Self::Missing | Self::NoAuth => {
                 Some(BackendError::not_offered("AUTH", sasl.mechanism(), &reply.lines))
             }
