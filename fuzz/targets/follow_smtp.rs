@@ -27,11 +27,7 @@ pub(super) fn target(data: &[u8]) {
     let stream = choices.rest();
     for ends in [Ends::AnyNewline, Ends::Standard] {
         let settings = Settings { ends, takes_chunks: bit(flags, 0), accepts, is_verbose: bit(flags, 1) };
-        let start = SmtpStart {
-            takes_chunks: settings.takes_chunks,
-            is_logged_in: bit(flags, 2),
-            is_routed: bit(flags, 4),
-        };
+        let start = SmtpStart { takes_chunks: settings.takes_chunks, is_routed: bit(flags, 4) };
         let session = || Session::new(settings, start);
         let whole = session().talk(stream, |available| available, usize::MAX);
         whole.check();
@@ -150,8 +146,7 @@ impl Session {
     fn check_commands(&self) {
         let Postfix { commands, recipients, .. } = &self.player.server;
         let is_refused = |command: &&Vec<u8>| {
-            matches!(command.as_slice(), b"XCLIENT" | b"XFORWARD" | b"STARTTLS")
-                || command.as_slice() == b"AUTH" && !self.start.is_logged_in
+            matches!(command.as_slice(), b"XCLIENT" | b"XFORWARD" | b"STARTTLS" | b"AUTH")
         };
         let ran = commands.iter().find(is_refused);
         assert!(ran.is_none(), "the server runs {}", ran.map_or(&[][..], Vec::as_slice).escape_ascii());

@@ -70,13 +70,12 @@ pub enum Interrupted {
 pub struct SmtpStart {
     /// The backend offers CHUNKING.
     pub takes_chunks: bool,
-    /// The client has logged in; otherwise the session started with mail.
-    pub is_logged_in: bool,
     /// Mail without a login whose recipients are placed by routes, each of them.
     pub is_routed: bool,
 }
 
-/// Bytes of an SMTP command line after the login. RFC 4954 section 4.5.3 allows 12,288 bytes of base64 in AUTH.
+/// Bytes of an SMTP command line after the login. No command needs more: RFC 4954 section 4.5.3 allows 12,288 bytes of base64
+/// in AUTH.
 pub const MAX_COMMAND_LINE: usize = 12_288 + 256;
 
 impl Follower {

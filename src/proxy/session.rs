@@ -174,8 +174,8 @@ impl Resumed {
 impl Relaying {
     fn new(mut session: Box<Session>, accepted: Accepting, mut record: Box<Record>) -> (Box<Self>, Waits) {
         let Accepting { backend, reply, takes_chunks, placement, routes, mail, .. } = accepted;
-        let (is_logged_in, is_routed) = (session.is_logged_in(), mail.is_some());
-        let follower = Follower::new(session.protocol(), SmtpStart { takes_chunks, is_logged_in, is_routed });
+        let is_routed = mail.is_some();
+        let follower = Follower::new(session.protocol(), SmtpStart { takes_chunks, is_routed });
         record.count_transaction();
         let (context, route) = (Arc::clone(&session.context), session.route.take());
         let membership = session.membership.take();

@@ -67,7 +67,7 @@ fn a_port_that_the_api_server_refuses_keeps_no_other_port_away() {
     let (gone, refused, good, backend) = (ports::free(), ports::free(), ports::free(), backend("backend"));
     cluster.backends(&[(&backend, ready())]);
     cluster.front("front");
-    cluster.front_endpoint("front", &[gone, good]);
+    cluster.front_endpoint("front", &[gone, refused, good]);
     cluster.apply(&edge(&cluster, &[gone]));
     let _mailgress = cluster.replica(&["--service", "front-other/front"]);
     cluster.wait_for("Ready", EDGE);

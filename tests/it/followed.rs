@@ -133,12 +133,14 @@ fn a_clients_xclient_behind_a_smuggled_end_of_data_ends_the_session() {
 }
 
 #[test]
-fn a_clients_own_xclient_is_refused_behind_auth_too() {
+fn a_clients_own_xclient_and_a_second_login_are_refused_behind_auth() {
     let edge = Edge::start("SMTP", servers().postfix.submission());
     let user = new_user("submits");
     let mut wire = greeted(edge.address).unwrap();
     assert!(is_success("SMTP", &log_in(&mut wire, "SMTP", &user, PASSWORD).unwrap()));
     said(&mut wire, "XCLIENT LOGIN=bob-c", "503 5.5.1");
+    // Not Postfix's own answer: a backend that the proxy has not logged in to would check the password.
+    said(&mut wire, "AUTH PLAIN AGEAYg==", "503 5.5.1 AUTH is not possible now");
     said(&mut wire, "MAIL FROM:<sender@example.test>", "250");
     said(&mut wire, &format!("RCPT TO:<{user}>"), "250");
     said(&mut wire, "DATA", "354");

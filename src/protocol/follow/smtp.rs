@@ -1,11 +1,11 @@
 //! Follows an SMTP session after its login, so that a client's XCLIENT or XFORWARD reaches no backend that trusts us.
 //!
 //! Command lines are passed whole, after their verb was checked. Messages and chunks are passed as they arrive. The
-//! backend decides what is a message, so nothing is passed after DATA or AUTH before their reply; for this, replies are
+//! backend decides what is a message, so nothing is passed after DATA before its reply; for this, replies are
 //! counted. BDAT is followed by its bytes whatever the reply (RFC 3030 section 2), if the backend offers CHUNKING.
 //!
-//! In a session that started without a login, AUTH is refused: the proxy would not see its password, could not count
-//! failed logins, and could not require TLS.
+//! AUTH is refused: the proxy would not see its password, could not count failed logins, and could not require TLS. After
+//! a login, RFC 4954 section 4 asks for this too; but a backend that the proxy does not log in to would accept it.
 //!
 //! Sometimes it is not known how the backend reads the bytes ([`SmtpState::Doubt`]): after a possible end of a message that
 //! servers disagree about, or after a reply that answers no command. Then all bytes are passed for the rest of the
@@ -50,10 +50,6 @@ enum SmtpState {
     Commands,
     /// DATA was passed; its reply decides.
     Data,
-    /// AUTH, or a response to a challenge, was passed; the reply decides.
-    Auth,
-    /// The next line is a response to a challenge.
-    Response,
     Message(Place),
     /// Remaining bytes of a chunk.
     Chunk(u64),
@@ -109,10 +105,7 @@ impl SmtpFollower {
     }
 
     pub(super) const fn may_go_on(&self) -> bool {
-        let waits = matches!(
-            self.state,
-            SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) | SmtpState::Leaving
-        );
+        let waits = matches!(self.state, SmtpState::Data | SmtpState::Refusing(_) | SmtpState::Leaving);
         !waits && self.answer.is_none()
     }
 
@@ -211,10 +204,9 @@ impl SmtpFollower {
         let is_last = self.ending.outstanding() == 0;
         match (self.state, code) {
             (SmtpState::Data, GO_AHEAD) if is_last => self.state = SmtpState::Message(Place::FIRST),
-            (SmtpState::Auth, CHALLENGE) if is_last => self.state = SmtpState::Response,
             // These replies belong to no known command.
             (_, GO_AHEAD | CHALLENGE) => self.doubt(),
-            (SmtpState::Data | SmtpState::Auth, _) if is_last => self.state = SmtpState::Commands,
+            (SmtpState::Data, _) if is_last => self.state = SmtpState::Commands,
             (SmtpState::Refusing(answer), _) if is_last => {
                 self.answer = Some(answer);
                 self.state = SmtpState::Commands;
@@ -236,15 +228,9 @@ impl SmtpFollower {
         let pass = |length, state| Look::Pass { length, state, asked: Asked::Nothing };
         match self.state {
             _ if !self.may_go_on() => Look::Other(Passage::Wait),
-            SmtpState::Data | SmtpState::Auth | SmtpState::Refusing(_) | SmtpState::Leaving => {
-                Look::Other(Passage::Wait)
-            }
+            SmtpState::Data | SmtpState::Refusing(_) | SmtpState::Leaving => Look::Other(Passage::Wait),
             SmtpState::Commands => self.look_at_command(bytes, refusal),
             SmtpState::Overlong => look_at_overlong(bytes),
-            SmtpState::Response => match whole_line(bytes) {
-                Ok(line) => Look::Pass { length: line.len(), state: SmtpState::Auth, asked: Asked::Command },
-                Err(passage) => Look::Other(passage),
-            },
             SmtpState::Message(place) => match place.read(bytes) {
                 Extent::All(place) => pass(bytes.len(), SmtpState::Message(place)),
                 Extent::End(length) => {
@@ -260,7 +246,7 @@ impl SmtpFollower {
                 pass(length, SmtpState::Chunk(left))
             }
             SmtpState::Lost => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
-            SmtpState::Doubt { at_start: true } => look_in_doubt(bytes, [self.auth(), self.rcpt()]),
+            SmtpState::Doubt { at_start: true } => look_in_doubt(bytes, self.rcpt()),
             SmtpState::Doubt { at_start: false } => {
                 let end = memchr2(b'\r', b'\n', bytes).map(|end| end.saturating_add(1));
                 pass(end.unwrap_or(bytes.len()), SmtpState::Doubt { at_start: end.is_some() })
@@ -279,7 +265,7 @@ impl SmtpFollower {
         if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
             return Look::Refuse { length, answer: CONTROL_CHARACTERS };
         }
-        if let Resemblance::Is(answer) = resemblance(text, true, [XCLIENT, XFORWARD, STARTTLS, self.auth()]) {
+        if let Resemblance::Is(answer) = resemblance(text, true, [XCLIENT, XFORWARD, STARTTLS, AUTH]) {
             return Look::Refuse { length, answer };
         }
         if self.start.is_routed
@@ -290,7 +276,6 @@ impl SmtpFollower {
         let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let (state, asked) = match words.next().unwrap_or_default().to_ascii_uppercase().as_slice() {
             b"DATA" => (SmtpState::Data, Asked::Content),
-            b"AUTH" => (SmtpState::Auth, Asked::Command),
             b"QUIT" => (SmtpState::Commands, Asked::Goodbye),
             b"BDAT" => match chunk_size(words).filter(|_| self.takes_chunks()) {
                 Some((size, true)) => (SmtpState::Chunk(size), Asked::LastContent),
@@ -342,10 +327,6 @@ impl SmtpFollower {
         self.start.takes_chunks || self.replies.offers_chunking()
     }
 
-    const fn auth(&self) -> Refused {
-        if self.start.is_logged_in { NONE } else { AUTH }
-    }
-
     /// In doubt, a recipient cannot be refused in its place.
     const fn rcpt(&self) -> Refused {
         if self.start.is_routed { RCPT } else { NONE }
@@ -371,10 +352,10 @@ fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
 }
 
 /// Handles the start of a line that may be a command or text.
-fn look_in_doubt(bytes: &[u8], [auth, rcpt]: [Refused; 2]) -> Look {
+fn look_in_doubt(bytes: &[u8], rcpt: Refused) -> Look {
     let end = memchr2(b'\r', b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, auth, rcpt];
+    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, AUTH, rcpt];
     match (resemblance(line, end.is_some(), candidates), end) {
         (Resemblance::Is(_), _) => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
         (Resemblance::MayBecome, None) if bytes.len() >= MAX_COMMAND_LINE => {

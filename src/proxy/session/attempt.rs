@@ -73,11 +73,6 @@ impl Session {
         }
     }
 
-    /// Tells whether the accepted login had credentials.
-    pub(super) fn is_logged_in(&self) -> bool {
-        self.attempted.as_ref().is_some_and(|attempted| attempted.has_credentials)
-    }
-
     /// Tells whether a backend's challenge refuses a token: it describes the error (RFC 7628 section 3.2.2). An empty one
     /// asks for the token.
     pub(super) fn refuses_token(&self, challenge: &[u8]) -> bool {

@@ -70,7 +70,7 @@ pub(super) const STARTTLS: Refused =
     Refused::new(b"STARTTLS", b"503 5.5.1 STARTTLS is not possible after the login\r\n");
 /// Only as a whole word, because header lines may start with `Authentication-Results`.
 pub(super) const AUTH: Refused =
-    Refused { letters: b"AUTH", is_word: true, answer: b"503 5.5.1 AUTH is not possible after RCPT\r\n" };
+    Refused { letters: b"AUTH", is_word: true, answer: b"503 5.5.1 AUTH is not possible now\r\n" };
 /// Refused only in doubt, without an answer.
 pub(super) const BDAT: Refused = Refused::new(b"BDAT", b"");
 /// Only where routes place recipients: in doubt, or if the line cannot be read.

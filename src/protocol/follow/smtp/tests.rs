@@ -27,7 +27,6 @@ struct Rules {
     /// Accepts bare LFs around the final dot too (Postfix before 3.9).
     takes_bare_lf: bool,
     takes_chunks: bool,
-    is_logged_in: bool,
     /// Routes place the recipients; those with `other` belong to another backend.
     is_routed: bool,
     /// DATA is accepted only every n-th time.
@@ -36,15 +35,14 @@ struct Rules {
 
 impl Rules {
     const fn start(self) -> SmtpStart {
-        let Self { takes_chunks, is_logged_in, is_routed, .. } = self;
-        SmtpStart { takes_chunks, is_logged_in, is_routed }
+        let Self { takes_chunks, is_routed, .. } = self;
+        SmtpStart { takes_chunks, is_routed }
     }
 }
 
 #[derive(Debug, PartialEq)]
 enum Mode {
     Command,
-    Response,
     Message,
     Chunk(usize),
 }
@@ -57,13 +55,8 @@ impl Server {
     }
 
     fn line(&mut self, line: &[u8]) -> &'static [u8] {
-        match self.mode {
-            Mode::Message => return self.text(line),
-            Mode::Response => {
-                self.mode = Mode::Command;
-                return b"535 no\r\n";
-            }
-            Mode::Command | Mode::Chunk(_) => {}
+        if self.mode == Mode::Message {
+            return self.text(line);
         }
         let line = String::from_utf8_lossy(line).to_uppercase();
         let mut words = line.split_whitespace();
@@ -79,10 +72,6 @@ impl Server {
                 b"354 go\r\n"
             }
             "DATA" => b"503-no\r\n503 recipients\r\n",
-            "AUTH" if words.clone().count() == 1 => {
-                self.mode = Mode::Response;
-                b"334 \r\n"
-            }
             "BDAT" if self.rules.takes_chunks => {
                 self.mode = Mode::Chunk(words.next().unwrap_or_default().parse().unwrap_or_default());
                 b""
@@ -204,13 +193,6 @@ fn what_follows_a_refused_data_is_no_message() {
 }
 
 #[test]
-fn an_answer_to_a_challenge_is_no_command() {
-    let session = talk(b"AUTH LOGIN\r\nXCLIENT=\r\nXCLIENT A=B\r\n");
-    assert_eq!(session.server.verbs, ["AUTH"]);
-    assert!(session.heard().ends_with("334 \r\n535 no\r\n503 5.5.1 XCLIENT is not for clients\r\n"));
-}
-
-#[test]
 fn bdat_ends_a_session_whose_backend_would_read_its_content_as_commands() {
     for (line, takes_chunks) in [
         (&b"BDAT 20\r\n"[..], false),
@@ -274,21 +256,20 @@ fn a_command_line_that_is_too_long_is_refused_and_the_session_goes_on() {
 }
 
 #[test]
-fn a_session_without_a_login_cannot_log_in_later() {
-    let rules = Rules { is_logged_in: false, ..STRICT };
+fn a_session_cannot_log_in_later() {
     let session =
-        Session::new(rules).talk(b"RSET\r\nAUTH PLAIN AGEAYg==\r\n auth\r\nQUIT\r\n", &[usize::MAX]);
+        Session::new(STRICT).talk(b"RSET\r\nAUTH PLAIN AGEAYg==\r\n auth\r\nQUIT\r\n", &[usize::MAX]);
     assert_eq!(session.server.verbs, ["RSET", "QUIT"]);
-    assert_eq!(session.heard().matches("503 5.5.1 AUTH is not possible after RCPT\r\n").count(), 2);
+    assert_eq!(session.heard().matches("503 5.5.1 AUTH is not possible now\r\n").count(), 2);
     for line in [&b"AUTH PLAIN AGEAYg==\r\n"[..], b"auth\r\n", b"AUTH\tLOGIN\r\n"] {
         for size in [usize::MAX, 1] {
             let stream = [b"DATA\r\na\n.\n", line].concat();
-            let session = Session::new(rules).talk(&stream, &[size]);
+            let session = Session::new(STRICT).talk(&stream, &[size]);
             assert_eq!(session.closed, Some(CloseReason::DoubtfulCommand), "{}", line.escape_ascii());
         }
     }
     let harmless = b"DATA\r\na\n.\nAuthentication-Results: x\r\n\r\n.\r\nQUIT\r\n";
-    assert_eq!(Session::new(rules).talk(harmless, &[usize::MAX]).closed, None);
+    assert_eq!(Session::new(STRICT).talk(harmless, &[usize::MAX]).closed, None);
 }
 
 /// The login used HELO, to which backends offer no extensions.
@@ -475,7 +456,7 @@ proptest! {
         delays in prop::collection::vec(0_usize..20, 1..30),
         rules in rules(),
     ) {
-        let Rules { is_logged_in, is_routed, .. } = rules;
+        let is_routed = rules.is_routed;
         let mut session = Session::new(rules);
         let stream = pieces.concat();
         let (mut rest, mut sizes, mut delays) = (stream.as_slice(), sizes.iter().cycle(), delays.iter().cycle());
@@ -487,7 +468,7 @@ proptest! {
         }
         session.deliver_all();
         let never = |verb: &&String| {
-            ["XCLIENT", "XFORWARD", "STARTTLS"].contains(&verb.as_str()) || !is_logged_in && *verb == "AUTH"
+            ["XCLIENT", "XFORWARD", "STARTTLS", "AUTH"].contains(&verb.as_str())
         };
         let ran = session.server.verbs.iter().find(never);
         prop_assert!(ran.is_none(), "{:?}", session.server.verbs);
@@ -518,20 +499,18 @@ proptest! {
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    let rules = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4);
-    rules.prop_map(|(takes_bare_lf, takes_chunks, is_logged_in, is_routed, accepts_data)| Rules {
+    let rules = (any::<bool>(), any::<bool>(), any::<bool>(), 1_usize..4);
+    rules.prop_map(|(takes_bare_lf, takes_chunks, is_routed, accepts_data)| Rules {
         takes_bare_lf,
         takes_chunks,
-        is_logged_in,
         is_routed,
         accepts_data,
     })
 }
 
-const STRICT: Rules =
-    Rules { takes_bare_lf: false, takes_chunks: true, is_logged_in: true, is_routed: false, accepts_data: 1 };
+const STRICT: Rules = Rules { takes_bare_lf: false, takes_chunks: true, is_routed: false, accepts_data: 1 };
 
-const ROUTED: Rules = Rules { is_logged_in: false, is_routed: true, ..STRICT };
+const ROUTED: Rules = Rules { is_routed: true, ..STRICT };
 
 const PIECES: &[&[u8]] = &[
     b"NOOP\r\n",
