@@ -374,5 +374,5 @@ fn undecided_in(schema: &Value, prefix: &str, found: &mut Vec<String>) {
 const ANYBODYS: &str = "address auth.http.caCertificateRefs auth.http.keepAlive auth.http.serviceRef auth.http.timeout auth.http.url \
      auth.passthrough backendAddress backendRef hostnames imap limits.clientBuffer limits.countedErrors \
      limits.exempt limits.maxCommands limits.maxConnections limits.maxConnectionsPerClient limits.maxErrors pop3 \
-     port protocol proxyProtocol resolver serverName serverRef smtp socket timeouts tls.certificateRefs \
+     port protocol proxyProtocol resolver serverName serverRef sieve smtp socket timeouts tls.certificateRefs \
      tls.cipherSuites tls.minVersion tls.mode tls.sessionCache tls.sessionTickets upstream";
