@@ -283,36 +283,58 @@ fn registry(log: &Log) -> anyhow::Result<Registry> {
 /// The sockets of the admin server.
 struct Listeners {
     admin: TcpListener,
-    /// `None`: `admin` has all pages.
-    status: Option<TcpListener>,
+    status: Status,
+}
+
+/// Where the status page is.
+enum Status {
+    /// At the address of the admin server, with all other pages.
+    WithAdmin,
+    At(TcpListener),
+    /// Its address cannot be used.
+    Nowhere,
 }
 
 impl Listeners {
     fn status_port(&self) -> io::Result<u16> {
-        Ok(self.status.as_ref().unwrap_or(&self.admin).local_addr()?.port())
+        let listener = match &self.status {
+            Status::At(listener) => listener,
+            Status::WithAdmin | Status::Nowhere => &self.admin,
+        };
+        Ok(listener.local_addr()?.port())
     }
 
     async fn serve(self, server: admin::Server, shutdown: CancellationToken) -> io::Result<()> {
-        let Some(status) = self.status else { return server.serve(self.admin, Pages::All, shutdown).await };
-        let status = server.clone().serve(status, Pages::Status, shutdown.clone());
-        tokio::try_join!(server.serve(self.admin, Pages::Health, shutdown), status)?;
-        Ok(())
+        match self.status {
+            Status::WithAdmin => server.serve(self.admin, Pages::All, shutdown).await,
+            Status::Nowhere => server.serve(self.admin, Pages::Health, shutdown).await,
+            Status::At(status) => {
+                let status = server.clone().serve(status, Pages::Status, shutdown.clone());
+                tokio::try_join!(server.serve(self.admin, Pages::Health, shutdown), status).map(drop)
+            }
+        }
     }
 }
 
 /// Opens the sockets of the admin server.
 fn listen(options: &RunOptions) -> anyhow::Result<Listeners> {
-    let (admin, status) = (options.admin_address, options.status_address);
-    let one = admin == status;
-    let listeners = Listeners {
-        admin: listen_at(admin, "--admin-address")?,
-        status: (!one).then(|| listen_at(status, "--status-address")).transpose()?,
-    };
-    info!(address = %listeners.admin.local_addr()?, "the admin server listens");
-    if let Some(status) = &listeners.status {
-        info!(address = %status.local_addr()?, "the status page is at this address");
+    let admin = listen_at(options.admin_address, "--admin-address")?;
+    info!(address = %admin.local_addr()?, "the admin server listens");
+    if options.admin_address == options.status_address {
+        return Ok(Listeners { admin, status: Status::WithAdmin });
     }
-    Ok(listeners)
+    let status = match listen_at(options.status_address, "--status-address") {
+        Ok(listener) => {
+            info!(address = %listener.local_addr()?, "the status page is at this address");
+            Status::At(listener)
+        }
+        // Mail does not depend on the page.
+        Err(error) => {
+            warn!("there is no status page: {error:#}");
+            Status::Nowhere
+        }
+    };
+    Ok(Listeners { admin, status })
 }
 
 fn listen_at(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

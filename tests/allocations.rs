@@ -58,10 +58,10 @@ fn start(folder: &Path, admin: u16) {
     // The only provider of the process, as in `main`.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let address = format!("127.0.0.1:{admin}");
-    let arguments =
-        ["mailgress", "run", "--workers", "1", "--log", "warn", "--admin-address", &address, "--manifests"];
-    let command =
-        Cli::try_parse_from(arguments.map(Into::into).into_iter().chain([folder.as_os_str().to_owned()]));
+    let addresses = ["--admin-address", &address, "--status-address", &address];
+    let arguments = ["mailgress", "run", "--workers", "1", "--log", "warn"];
+    let arguments = arguments.into_iter().chain(addresses).chain(["--manifests"]);
+    let command = Cli::try_parse_from(arguments.map(Into::into).chain([folder.as_os_str().to_owned()]));
     let command = command.unwrap().command;
     thread::spawn(move || command.run().unwrap());
 }

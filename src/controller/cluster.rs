@@ -90,6 +90,8 @@ pub struct ClusterSource {
     clients: Clients,
     options: ClusterOptions,
     problems: Vec<String>,
+    /// The missing optional permissions that were logged.
+    notices: BTreeSet<String>,
     start: Starting,
     leadership: watch::Sender<Leadership>,
     /// Whether the first rendering with all available answers is done.
@@ -131,6 +133,7 @@ impl ClusterSource {
             clients,
             options,
             problems: Vec::new(),
+            notices: BTreeSet::new(),
             start,
             leadership: watch::Sender::default(),
             is_settled: false,
@@ -304,8 +307,14 @@ impl ClusterSource {
         }
     }
 
-    /// Logs new problems.
+    /// Logs new problems, and once each optional permission that is missing.
     fn update_problems(&mut self, lead: &Lead) {
+        for notice in self.store.notices() {
+            if !self.notices.contains(&notice) {
+                tracing::warn!("{notice}");
+                self.notices.insert(notice);
+            }
+        }
         let mut problems = self.store.problems(Instant::now());
         problems.extend(lead.problems(&self.publisher));
         if problems == self.problems {

@@ -203,7 +203,10 @@ impl Peers {
     pub fn apply_timeouts(&mut self, now: Instant) -> Affected {
         let since = self.checked.replace(now).map(|last| now.saturating_duration_since(last));
         if let Some(stopped) = since.filter(|since| *since >= STOPPED_AFTER) {
-            self.members.values_mut().for_each(|member| member.last_answer += stopped);
+            // Some may have answered since.
+            for member in self.members.values_mut() {
+                member.last_answer = (member.last_answer + stopped).min(now);
+            }
         }
         let mut affected = Affected::none();
         for member in self.members.values_mut() {

@@ -38,6 +38,9 @@ impl Leaving {
         if self.endpoints != endpoints {
             self.endpoints = endpoints;
             self.next = (!self.endpoints.0.is_empty()).then_some(now);
+            if self.next.is_none() {
+                self.spreading = Spreading::default();
+            }
         }
     }
 

@@ -240,7 +240,9 @@ fn a_socket_of_a_killed_process_is_replaced_and_one_of_a_living_process_is_not()
     let mut edge = Edge::start(backend.address(), json!({ "auth": passthrough() }));
     let second = |edge: &Edge| {
         let mut command = Command::new(binary());
-        command.args(["run", "--admin-address", "127.0.0.1:0", "--manifests"]).arg(edge.folder.path());
+        command
+            .args(["run", "--admin-address", "127.0.0.1:0", "--status-address", "127.0.0.1:0", "--manifests"])
+            .arg(edge.folder.path());
         command.arg("--control-socket").arg(&edge.socket).output().unwrap()
     };
     let refused = second(&edge);

@@ -114,6 +114,7 @@ impl Lead {
             clients.watches.clone(),
             secret_of(&options.lease),
             publisher.class(),
+            lease.clone(),
             leadership.subscribe(),
             options.ticket_keys.clone(),
             problem,

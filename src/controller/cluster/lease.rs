@@ -3,8 +3,8 @@
 //!
 //! A library renews the Lease. This file decides when a replica stops to lead: at once when a renewal fails or is not
 //! answered in time, before the Lease expires and another replica can take it. A process that was stopped for a while
-//! (SIGSTOP, a paused virtual machine) learns late that it has lost the Lease: before it writes anything, it asks the API
-//! server who holds it ([`Lease::may_write`]).
+//! (SIGSTOP, a suspended machine) learns late that it has lost the Lease: before it writes a status, the ports of the Service
+//! or keys, it asks the API server who holds it ([`Lease::check`]).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -87,23 +87,30 @@ impl Lease {
         }
     }
 
-    /// Tells whether a leader may write. It may have lost the Lease without knowing if the process was stopped; then this
+    /// Checks that a leader may write. It may have lost the Lease without knowing if the process was stopped; then this
     /// asks the API server.
-    pub(super) async fn may_write(&self) -> Result<bool, Failure> {
-        let pulse = {
+    ///
+    /// # Errors
+    /// Nobody or another replica holds the Lease, or the API server does not say. Try again: if the Lease is lost, this
+    /// replica is about to learn it, and drops what it wants to write.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let asked = {
             let mut pulse = self.pulse.lock();
             pulse.beat(uptime());
-            *pulse
+            if pulse.is_steady {
+                return Ok(());
+            }
+            pulse.last
         };
-        if pulse.is_steady {
-            return Ok(true);
-        }
         let is_ours = self.is_ours().await?;
-        let mut now = self.pulse.lock();
-        // Not if it was stopped again meanwhile.
-        now.beat(uptime());
-        now.is_steady = is_ours && now.last.saturating_sub(pulse.last) < LONGEST_STOP;
-        Ok(is_ours)
+        let mut pulse = self.pulse.lock();
+        pulse.beat(uptime());
+        // An answer from before another stop tells nothing.
+        if is_ours && pulse.last.saturating_sub(asked) < LONGEST_STOP {
+            pulse.is_steady = true;
+            return Ok(());
+        }
+        Err(Failure::Unreachable(format!("the Lease {} is not known to be held by this replica", self.key)))
     }
 
     /// Asks the API server whether this replica holds the Lease. For decisions after a time in which it may have been

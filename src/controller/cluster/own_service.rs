@@ -161,15 +161,10 @@ impl Keeper {
             PortPlan::KeepLast => return Err(Unwritten::KeptLast),
             PortPlan::Apply(ports) => ports,
         };
-        let may_write = self.lease.may_write().await;
-        if !may_write.map_err(|failure| Unwritten::refused(BTreeMap::new(), &failure))? {
-            // Another replica leads, and this one is about to learn it.
-            return Ok(());
-        }
         let Err(failure) = self.write(api, &service, &ports).await else { return Ok(()) };
         let shown = service.shown();
         let added: BTreeSet<u16> = ports.difference(&shown).copied().collect();
-        if !matches!(failure, Failure::Unreachable(_)) {
+        if matches!(failure, Failure::Refused(_) | Failure::Forbidden(_)) {
             return self.write_one_by_one(api, &service, &ports & &shown, added).await;
         }
         Err(Unwritten::refused(added.into_iter().map(|port| (port, failure.to_string())).collect(), &failure))
@@ -183,29 +178,35 @@ impl Keeper {
         mut accepted: BTreeSet<u16>,
         added: BTreeSet<u16>,
     ) -> Result<(), Unwritten> {
-        let mut failed = None;
+        let (mut failed, mut refused) = (None, BTreeMap::new());
         if !accepted.is_empty() && accepted != service.shown() {
             failed = self.write(api, service, &accepted).await.err();
         }
-        let mut refused = BTreeMap::new();
         for port in added {
+            if !self.wanted.has_changed().is_ok_and(|is_other| !is_other) {
+                break;
+            }
             accepted.insert(port);
-            if let Err(failure) = self.write(api, service, &accepted).await {
-                accepted.remove(&port);
-                refused.insert(port, failure.to_string());
-                failed = Some(failure);
+            let Err(failure) = self.write(api, service, &accepted).await else { continue };
+            accepted.remove(&port);
+            refused.insert(port, failure.to_string());
+            let is_lasting = matches!(failure, Failure::Unreachable(_));
+            failed = Some(failure);
+            if is_lasting {
+                break;
             }
         }
         failed.map_or(Ok(()), |failure| Err(Unwritten::refused(refused, &failure)))
     }
 
-    /// Makes these our ports.
+    /// Makes these our ports, if this replica holds the Lease.
     async fn write(
         &self,
         api: &Api<Service>,
         service: &OwnService,
         ports: &BTreeSet<u16>,
     ) -> Result<(), Failure> {
+        self.lease.check().await?;
         let params = PatchParams::apply(&self.field_manager);
         let patch = Patch::Apply(service.patch(ports));
         answered(api.patch(&self.key.name, &params, &patch)).await?;

@@ -119,7 +119,7 @@ impl Store {
         let concerns = |key: &Key, seen: &Seen| is_referred_to(&self.references, key, &seen.content);
         let changed = state.apply(event.update, now, &concerns);
         // The selection of watches for Services depends on the permissions.
-        let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice);
+        let decides = matches!(watched.kind, WatchedKind::Service | WatchedKind::Slice | WatchedKind::Pod);
         self.unfollowed |= state.list != before && decides;
         if state.list != before {
             self.answered = Some(now);
@@ -226,14 +226,22 @@ impl Store {
         due
     }
 
+    /// Returns which optional permissions are missing, and what does not work without them.
+    pub(super) fn notices(&self) -> BTreeSet<String> {
+        let failures =
+            self.states.iter().filter_map(|(watched, state)| Some((watched, &state.failure.as_ref()?.0)));
+        let missing = failures.filter(|(watched, failure)| is_optional(watched, failure));
+        missing.map(|(watched, failure)| sentence(watched, failure)).collect()
+    }
+
     /// Returns the problems of watches and objects, without duplicates.
     pub(super) fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = BTreeSet::new();
         for (watched, state) in &self.states {
             let recent = |at: &Instant| now.saturating_duration_since(*at) < REPORTED_FOR;
-            if let Some((failure, _)) = state.failure.as_ref().filter(|(_, at)| recent(at)) {
-                problems.insert(sentence(watched, failure));
-            }
+            let failure =
+                state.failure.as_ref().filter(|(failure, at)| recent(at) && !is_optional(watched, failure));
+            problems.extend(failure.map(|(failure, _)| sentence(watched, failure)));
             problems.extend(state.broken.values().cloned());
         }
         if self.excess > 0 {
@@ -246,6 +254,11 @@ impl Store {
         }
         problems.into_iter().collect()
     }
+}
+
+/// Tells whether the operator may have chosen not to give the permission. That is no problem.
+fn is_optional(watched: &Watched, failure: &Failure) -> bool {
+    watched.kind == WatchedKind::Pod && matches!(failure, Failure::Forbidden(_))
 }
 
 /// Tells whether an object is referenced. Watches of Services and EndpointSlices return all objects of a namespace.

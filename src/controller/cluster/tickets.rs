@@ -22,7 +22,7 @@ use crate::model::view::Role;
 
 use super::backoff::{REPORTED_FOR, backoff};
 use super::failure::{Failure, answered};
-use super::lease::Leadership;
+use super::lease::{Leadership, Lease};
 use super::send_if_other;
 
 /// Watches the Secret, and writes it while this replica leads.
@@ -30,6 +30,7 @@ pub(super) struct TicketKeeper {
     client: Client,
     key: Key,
     field_manager: String,
+    lease: Lease,
     leadership: watch::Receiver<Leadership>,
     shared: SharedTicketKeys,
     problem: watch::Sender<Option<String>>,
@@ -52,12 +53,13 @@ impl TicketKeeper {
         client: Client,
         key: Key,
         class: &str,
+        lease: Lease,
         leadership: watch::Receiver<Leadership>,
         shared: SharedTicketKeys,
         problem: watch::Sender<Option<String>>,
     ) -> Self {
         let field_manager = format!("mailgress-tickets/{class}").chars().take(LONGEST_MANAGER).collect();
-        Self { client, key, field_manager, leadership, shared, problem }
+        Self { client, key, field_manager, lease, leadership, shared, problem }
     }
 
     /// Watches and writes until the other end of a channel is closed.
@@ -119,6 +121,7 @@ impl TicketKeeper {
             return Ok(());
         }
         let Some((ring, version)) = due(seen) else { return Ok(()) };
+        self.lease.check().await?;
         let patch = Patch::Apply(ring.applied(&self.key, version));
         // Nobody else writes a Secret of this type, so there is no conflict to respect.
         let params = PatchParams::apply(&self.field_manager).force();

@@ -311,10 +311,7 @@ impl Writer {
     /// Applies a status. Returns `None` if it is written or no longer needed, otherwise the version for another
     /// attempt. The boolean of an error tells whether only this object is refused.
     async fn apply(&self, id: &ObjectId, update: &StatusUpdate) -> Result<Option<String>, (bool, String)> {
-        if !self.lease.may_write().await.map_err(|failure| (false, failure.to_string()))? {
-            // Another replica leads, and this one is about to learn it.
-            return Ok(None);
-        }
+        self.lease.check().await.map_err(|failure| (false, failure.to_string()))?;
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource(id.kind));
         let mut patch = json!({

@@ -363,7 +363,7 @@ fn services_of_an_allowed_namespace_are_known_if_the_cluster_is_forbidden() {
 }
 
 #[test]
-fn pods_that_may_not_be_read_are_a_problem_that_nothing_waits_for() {
+fn pods_that_may_not_be_read_are_no_problem_and_nothing_waits_for_them() {
     let mut fixture = Fixture::new();
     fixture.nothing_anywhere();
     let service = Reference::new(ReferenceKind::Service, &Key::new("mail", "backend"));
@@ -377,7 +377,8 @@ fn pods_that_may_not_be_read_are_a_problem_that_nothing_waits_for() {
     assert_eq!(fixture.answer(&service), index::Answer::Known);
     let problem = "Pod objects in mail cannot be read, so their annotation mailgress.dev/drain has no effect; grant list \
                    and watch on pods: pods is forbidden";
-    assert_eq!(fixture.store.problems(fixture.now), [problem]);
+    assert_eq!(fixture.store.notices(), BTreeSet::from([problem.to_owned()]));
+    assert_eq!(fixture.store.problems(fixture.now), [""; 0]);
     // Later it is allowed.
     let pod = Key::new("mail", "backend-0");
     let seen =
