@@ -3,6 +3,7 @@
 mod connections;
 mod control;
 mod exclusive;
+mod listeners;
 mod log;
 mod page;
 mod process;
@@ -11,7 +12,6 @@ pub mod replicas;
 mod signals;
 mod source;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,13 +20,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ipnet::IpNet;
 use prometheus::Registry;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::{self, AdminState, Hosts, Pages, Readiness, ReadinessGuard};
+use crate::admin::{self, AdminState, Hosts, Readiness, ReadinessGuard};
 use crate::controller::Start;
 use crate::controller::metrics::Metrics;
 use crate::controller::publisher::{Channels as SourceChannels, Publisher};
@@ -40,6 +39,7 @@ use crate::proxy::{Channels, Observer, Options, Proxy};
 
 use control::Control;
 use exclusive::Exclusive;
+use listeners::{Listeners, listen};
 pub use log::{Encoding, LineFormat, Log};
 pub use reader::{Reader, in_a_pod};
 use signals::Signals;
@@ -279,83 +279,6 @@ fn registry(log: &Log) -> anyhow::Result<Registry> {
     log.register(&registry)?;
     Ok(registry)
 }
-
-/// The sockets of the admin server.
-struct Listeners {
-    admin: TcpListener,
-    status: Status,
-}
-
-/// Where the status page is.
-enum Status {
-    /// At the address of the admin server, with all other pages.
-    WithAdmin,
-    At(TcpListener),
-    /// Its address cannot be used.
-    Nowhere,
-}
-
-impl Listeners {
-    fn status_port(&self) -> io::Result<u16> {
-        let listener = match &self.status {
-            Status::At(listener) => listener,
-            Status::WithAdmin | Status::Nowhere => &self.admin,
-        };
-        Ok(listener.local_addr()?.port())
-    }
-
-    async fn serve(self, server: admin::Server, shutdown: CancellationToken) -> io::Result<()> {
-        match self.status {
-            Status::WithAdmin => server.serve(self.admin, Pages::All, shutdown).await,
-            Status::Nowhere => server.serve(self.admin, Pages::Health, shutdown).await,
-            Status::At(status) => {
-                let status = server.clone().serve(status, Pages::Status, shutdown.clone());
-                tokio::try_join!(server.serve(self.admin, Pages::Health, shutdown), status).map(drop)
-            }
-        }
-    }
-}
-
-/// Opens the sockets of the admin server.
-fn listen(options: &RunOptions) -> anyhow::Result<Listeners> {
-    let admin = listen_at(options.admin_address, "--admin-address")?;
-    info!(address = %admin.local_addr()?, "the admin server listens");
-    if options.admin_address == options.status_address {
-        return Ok(Listeners { admin, status: Status::WithAdmin });
-    }
-    let status = match listen_at(options.status_address, "--status-address") {
-        Ok(listener) => {
-            info!(address = %listener.local_addr()?, "the status page is at this address");
-            Status::At(listener)
-        }
-        // Mail does not depend on the page.
-        Err(error) => {
-            warn!("there is no status page: {error:#}");
-            Status::Nowhere
-        }
-    };
-    Ok(Listeners { admin, status })
-}
-
-fn listen_at(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Connections of a process that has just ended may still occupy the address.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().with_context(|| {
-        format!(
-            "cannot listen on {flag} {address}; if another process uses it (`ss -ltnp` shows which), choose another \
-             address or port"
-        )
-    })
-}
-
-/// Length of the accept queue. If the queue is full, the kernel drops the first packet of a probe, which delays the
-/// probe by a second.
-const BACKLOG: u32 = 4096;
 
 /// Identifies this replica. After a restart, `instance` differs.
 fn replica(options: &RunOptions, hostname: &str) -> Replica {

@@ -1,8 +1,8 @@
 //! Follows a session after its login, while the relay moves its bytes.
 //!
 //! For IMAP and ManageSieve it knows whether the backend is between two responses, so that a closing message can be inserted at the end
-//! of a drain. For SMTP it knows the same, and keeps the client's XCLIENT away from a backend that trusts us, and AUTH
-//! in a session without a login. POP3 is not followed: without reading the commands, the end of a multi-line reply is
+//! of a drain. For SMTP it knows the same, and keeps the client's XCLIENT away from a backend that trusts us, and a
+//! second AUTH. POP3 is not followed: without reading the commands, the end of a multi-line reply is
 //! unknown, so a session ends without a closing message.
 //!
 //! It also knows what the end of a connection interrupts, so that the log can name who is at fault.

@@ -137,6 +137,10 @@ impl Sieve {
     fn run(core: Core, command: &Command, out: &mut Vec<u8>) -> Flow {
         let Command { verb, arguments } = command;
         match (verb, arguments.as_slice()) {
+            // A client that sends many commands at once and reads nothing.
+            (Verb::Capability, []) if out.len() > MAX_REPLIES => {
+                return close(CloseReason::TooManyCommands, out);
+            }
             (Verb::Capability, []) => {
                 append_capabilities(&core, out);
                 append_response(b"OK", b"Capability completed", out);
@@ -253,6 +257,8 @@ fn append_capability(name: &str, value: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Replies that may wait while further commands are read, in bytes. One list of capabilities may be as long again.
+const MAX_REPLIES: usize = 64 << 10;
 const INVALID_COMMAND: &[u8] = b"Invalid command";
 const LOG_IN_FIRST: &[u8] = b"Log in first";
 const CANCELLED: &[u8] = b"Authentication cancelled";

@@ -255,8 +255,13 @@ impl Relay {
         self.half_closed.is_zero()
     }
 
+    /// Tells whether a side has closed its direction, and nothing of it is on its way: a slow reader has the time of an open
+    /// session. Bytes that wait for a reply are on nobody's way.
     fn is_half_closed(&self) -> bool {
-        self.up.has_ended() || self.up.is_broken() || self.down.has_ended()
+        let (up, down) = (&self.up, &self.down);
+        up.is_broken()
+            || up.has_ended() && (up.is_flushed() || up.is_waiting())
+            || down.has_ended() && down.is_flushed()
     }
 
     fn poll(&mut self, active: &mut Instant, live: &Live, cx: &mut Context<'_>) -> Poll<Progress> {

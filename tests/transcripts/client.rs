@@ -309,8 +309,8 @@ impl Session {
         let input = std::mem::replace(&mut self.input, Input::new(self.limit));
         self.secured = true;
         let Now::Handshake(start_tls) = std::mem::replace(&mut self.now, Now::Over) else { return };
-        let (frontend, wiped) =
-            start_tls.without_connection(Arc::clone(&self.config), input, &mut self.output);
+        let mut greeting = Vec::new();
+        let (frontend, wiped) = start_tls.without_connection(Arc::clone(&self.config), input, &mut greeting);
         self.now = Now::Reading(frontend);
         let refused = wiped.saturating_add(unsent);
         if refused == 0 {
@@ -319,6 +319,7 @@ impl Session {
             self.flush();
             self.events.push(format!("starttls refused={refused}"));
         }
+        self.output.extend(greeting);
     }
 
     fn event(&mut self, word: &str, value: &str) {

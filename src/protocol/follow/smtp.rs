@@ -355,7 +355,8 @@ fn whole_line(bytes: &[u8]) -> Result<&[u8], Passage> {
 fn look_in_doubt(bytes: &[u8], rcpt: Refused) -> Look {
     let end = memchr2(b'\r', b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, AUTH, rcpt];
+    let auth = if may_be_auth(line) { AUTH } else { NONE };
+    let candidates = [XCLIENT, XFORWARD, STARTTLS, BDAT, auth, rcpt];
     match (resemblance(line, end.is_some(), candidates), end) {
         (Resemblance::Is(_), _) => Look::Other(Passage::Close(CloseReason::DoubtfulCommand)),
         (Resemblance::MayBecome, None) if bytes.len() >= MAX_COMMAND_LINE => {
@@ -368,6 +369,14 @@ fn look_in_doubt(bytes: &[u8], rcpt: Refused) -> Look {
             Look::Pass { length, state, asked: Asked::Nothing }
         }
     }
+}
+
+/// Tells whether the start of a line may be the command AUTH and no text, such as `Auth: x`, `"auth": 1` or `> auth`.
+fn may_be_auth(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    let (verb, rest) = line.split_at(line.len().min(4));
+    b"AUTH".get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb))
+        && rest.first().is_none_or(u8::is_ascii_whitespace)
 }
 
 /// Replies that change how the client's bytes are read.

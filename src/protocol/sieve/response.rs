@@ -11,6 +11,8 @@ pub(crate) enum Sender {
 
 /// Appends a string: quoted where this is possible, otherwise as a literal.
 pub(crate) fn append_string(text: &[u8], sender: Sender, out: &mut Vec<u8>) {
+    // At once, so that no part of a password stays in smaller buffers: quotes and escapes, or a literal's head, and CRLF.
+    out.reserve(text.len().saturating_mul(2).saturating_add(32));
     if text.len() > MAX_QUOTED || text.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         let plus = if sender == Sender::Client { "+" } else { "" };
         out.extend_from_slice(format!("{{{}{plus}}}\r\n", text.len()).as_bytes());

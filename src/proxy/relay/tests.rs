@@ -31,13 +31,18 @@ fn relay_within(to_backend: &[u8], to_client: &[u8], idle: Duration, half_closed
     relay_of(Protocol::Imap, to_backend, to_client, (idle, half_closed))
 }
 
-fn relay_of(
+fn relay_of(protocol: Protocol, to_backend: &[u8], to_client: &[u8], timeouts: (Duration, Duration)) -> Ends {
+    relay_to(UnixStream::pair().unwrap(), protocol, to_backend, to_client, timeouts)
+}
+
+/// The client has the first of the two sockets.
+fn relay_to(
+    (client, ours): (UnixStream, UnixStream),
     protocol: Protocol,
     to_backend: &[u8],
     to_client: &[u8],
     (idle, half_closed): (Duration, Duration),
 ) -> Ends {
-    let (client, ours) = UnixStream::pair().unwrap();
     let (backend, theirs) = UnixStream::pair().unwrap();
     let drained = CancellationToken::new();
     let side = |socket, received: &[u8]| Side {
@@ -387,6 +392,21 @@ async fn waiting_for_a_reply(half_closed: Duration) -> Ends {
     ends.client.read_exact(&mut [0; 13]).await.unwrap();
     ends.client.write_all(b"\r\nwords\r\n").await.unwrap();
     ends
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_gets_the_last_bytes_of_a_backend_that_has_closed() {
+    let lines = "* 1 EXISTS\r\n".repeat(3000);
+    let (client, ours) = UnixStream::pair().unwrap();
+    // So that most bytes are still with the relay when it sees the end.
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
+    let mut ends = relay_to((client, ours), Protocol::Imap, b"", b"", (HOUR, HALF_CLOSED));
+    ends.backend.write_all(lines.as_bytes()).await.unwrap();
+    drop(ends.backend);
+    tokio::time::sleep(HALF_CLOSED * 2).await;
+    assert_eq!(read_all(ends.client).await.len(), lines.len());
+    let (_, end) = ended(ends.relay).await;
+    assert!(matches!(end, End::Done), "{end}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -193,13 +193,17 @@ const FIELDS: [(&str, &str); 40] = [
 ];
 
 /// The meaning of messages that are one placeholder.
-const WHOLE_MESSAGES: [(&str, &str); 4] = [
+const WHOLE_MESSAGES: [(&str, &str); 5] = [
     (
         "`{change}`",
         "a condition of an object has changed, or the object was removed; the message has the condition with its \
          reason and text",
     ),
     ("`{end}`", "a session has ended; the message is the outcome in words"),
+    (
+        "`{notice}`",
+        "an optional permission is missing; the message says which, and what does not work without it",
+    ),
     ("`{line}`", "the reason for the end of the process, or one line of a panic"),
     ("`{problem}`", "a new entry of `problems` in `/status`"),
 ];

@@ -268,8 +268,12 @@ fn a_session_cannot_log_in_later() {
             assert_eq!(session.closed, Some(CloseReason::DoubtfulCommand), "{}", line.escape_ascii());
         }
     }
-    let harmless = b"DATA\r\na\n.\nAuthentication-Results: x\r\n\r\n.\r\nQUIT\r\n";
-    assert_eq!(Session::new(STRICT).talk(harmless, &[usize::MAX]).closed, None);
+    for text in ["Authentication-Results: x", "Auth: x", "\"auth\": {", "> auth", "// auth", "Auth-User: x"] {
+        let harmless = format!("DATA\r\na\n.\n{text}\r\n\r\n.\r\nQUIT\r\n");
+        for size in [usize::MAX, 1] {
+            assert_eq!(Session::new(STRICT).talk(harmless.as_bytes(), &[size]).closed, None, "{text}");
+        }
+    }
 }
 
 /// The login used HELO, to which backends offer no extensions.
