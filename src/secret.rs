@@ -35,7 +35,7 @@ impl Secret {
 }
 
 /// A buffer whose whole capacity is wiped on drop. Growing it leaves unwiped copies, so the caller reserves the capacity or
-/// calls [`grow`].
+/// calls `grow`.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Wiped(Vec<u8>);
 
