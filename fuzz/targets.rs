@@ -28,6 +28,8 @@ mod nginx;
 mod postfix;
 #[path = "targets/proxy_header.rs"]
 mod proxy_header;
+#[path = "targets/responses.rs"]
+mod responses;
 #[path = "targets/sasl.rs"]
 mod sasl;
 #[path = "targets/seeds.rs"]

@@ -1,48 +1,39 @@
 //! The follower of IMAP sessions: any client and any backend.
 
 use mailgress::protocol::Protocol;
-use mailgress::protocol::follow::{Follower, Passage, SmtpStart};
 
-use super::choices::{Choices, SEPARATOR, sizes};
+use super::choices::SEPARATOR;
+use super::responses::{self, Oracle, literal};
 
-/// Invariants:
+/// Invariants, beside those of [`responses::target`]:
 /// * where a closing message may be inserted, a parser of responses is between two responses;
-/// * never after a command that changes the stream;
-/// * the same for any chunking, and all bytes of the client pass.
+/// * never after a command that changes the stream.
 pub(super) fn target(data: &[u8]) {
-    let mut choices = Choices::new(data);
-    let chunks = choices.byte();
-    let parts = choices.parts();
-    let whole = follow(&parts, |available| available);
-    assert_eq!(whole, follow(&parts, sizes(chunks)), "the result depends on the chunks");
-    assert_eq!(whole, follow(&parts, |_| 1), "the result depends on the chunks");
+    responses::target::<Imap>(data);
 }
 
-/// Gives a follower the parts: of the client and of the backend in turn. Returns what is known after each.
-fn follow(parts: &[&[u8]], mut chunk: impl FnMut(usize) -> usize) -> Vec<String> {
-    let mut follower = Follower::new(Protocol::Imap, SmtpStart::default());
-    let (mut responses, mut commands) = (Responses::default(), Commands::default());
-    let mut known = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        let mut rest = *part;
-        while !rest.is_empty() {
-            let (now, next) = rest.split_at(chunk(rest.len()));
-            rest = next;
-            if index % 2 == 0 {
-                assert_eq!(follower.client(now, |_| None), Passage::Pass(now.len()));
-                commands.read(now);
-            } else {
-                follower.backend(now);
-                responses.read(now);
-            }
-            if follower.is_between_responses() {
-                assert!(responses.is_between(), "within {:?}", responses.line.escape_ascii().to_string());
-                assert!(!commands.has_changed, "after a command that changes the stream");
-            }
-        }
-        known.push(format!("{} {:?}", follower.is_between_responses(), follower.interrupted()));
+#[derive(Default)]
+struct Imap {
+    responses: Responses,
+    commands: Commands,
+}
+
+impl Oracle for Imap {
+    const PROTOCOL: Protocol = Protocol::Imap;
+
+    fn client(&mut self, bytes: &[u8]) {
+        self.commands.read(bytes);
     }
-    known
+
+    fn backend(&mut self, bytes: &[u8]) {
+        self.responses.read(bytes);
+    }
+
+    fn check_between(&self) {
+        let Responses { line, .. } = &self.responses;
+        assert!(self.responses.is_between(), "within {:?}", line.escape_ascii().to_string());
+        assert!(!self.commands.has_changed, "after a command that changes the stream");
+    }
 }
 
 /// Finds the ends of responses (RFC 9051 section 7), one byte after another.
@@ -83,16 +74,6 @@ fn has_data(line: &[u8]) -> bool {
     let Some(text) = line.strip_prefix(b"* ") else { return false };
     let word = text.split(|byte| *byte == b' ').next().unwrap_or_default().to_ascii_uppercase();
     !matches!(word.as_slice(), b"OK" | b"NO" | b"BAD" | b"BYE" | b"PREAUTH")
-}
-
-/// Returns the size of the literal that a line announces at its end.
-fn literal(line: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(line.get(line.iter().rposition(|byte| *byte == b'{')?..)?).ok()?;
-    let digits = text.strip_suffix('\n')?;
-    let digits = digits.strip_suffix('\r').unwrap_or(digits);
-    let digits = digits.strip_prefix('{')?.strip_suffix('}')?;
-    let digits = digits.strip_suffix('+').unwrap_or(digits);
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Finds commands after which the stream is not IMAP any more, outside of literals.

@@ -14,12 +14,12 @@ mod ending;
 mod imap;
 mod line;
 mod replies;
+mod responses;
 mod sieve;
 mod smtp;
 mod text;
 
-use self::imap::ImapFollower;
-use self::sieve::SieveFollower;
+use self::responses::{Grammar, ResponseFollower};
 use self::smtp::SmtpFollower;
 use super::{CloseReason, Protocol};
 
@@ -29,10 +29,9 @@ pub struct Follower(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Imap(ImapFollower),
+    Responses(ResponseFollower),
     Pop3,
     Smtp(SmtpFollower),
-    Sieve(SieveFollower),
 }
 
 /// What the relay may do with bytes of the client.
@@ -83,10 +82,10 @@ impl Follower {
     #[must_use]
     pub const fn new(protocol: Protocol, smtp: SmtpStart) -> Self {
         Self(match protocol {
-            Protocol::Imap => Kind::Imap(ImapFollower::new()),
+            Protocol::Imap => Kind::Responses(ResponseFollower::new(Grammar::Imap)),
             Protocol::Pop3 => Kind::Pop3,
             Protocol::Smtp => Kind::Smtp(SmtpFollower::new(smtp)),
-            Protocol::Sieve => Kind::Sieve(SieveFollower::new()),
+            Protocol::Sieve => Kind::Responses(ResponseFollower::new(Grammar::Sieve)),
         })
     }
 
@@ -95,26 +94,21 @@ impl Follower {
     /// answer if the recipient is refused.
     pub fn client(&mut self, bytes: &[u8], refusal: impl FnMut(&[u8]) -> Option<&'static [u8]>) -> Passage {
         match &mut self.0 {
-            Kind::Imap(imap) => {
-                imap.client(bytes);
+            Kind::Responses(responses) => {
+                responses.client(bytes);
                 Passage::Pass(bytes.len())
             }
             Kind::Pop3 => Passage::Pass(bytes.len()),
             Kind::Smtp(smtp) => smtp.client(bytes, refusal),
-            Kind::Sieve(sieve) => {
-                sieve.client(bytes);
-                Passage::Pass(bytes.len())
-            }
         }
     }
 
     /// Reads bytes of the backend; all of them are passed.
     pub fn backend(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            Kind::Imap(imap) => imap.backend(bytes),
+            Kind::Responses(responses) => responses.backend(bytes),
             Kind::Pop3 => {}
             Kind::Smtp(smtp) => smtp.backend(bytes),
-            Kind::Sieve(sieve) => sieve.backend(bytes),
         }
     }
 
@@ -122,7 +116,7 @@ impl Follower {
     pub fn take_answer(&mut self) -> Option<&'static [u8]> {
         match &mut self.0 {
             Kind::Smtp(smtp) => smtp.take_answer(),
-            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => None,
+            Kind::Responses(_) | Kind::Pop3 => None,
         }
     }
 
@@ -131,7 +125,7 @@ impl Follower {
     pub const fn may_go_on(&self) -> bool {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.may_go_on(),
-            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => true,
+            Kind::Responses(_) | Kind::Pop3 => true,
         }
     }
 
@@ -141,7 +135,7 @@ impl Follower {
     pub const fn may_leave(&self) -> bool {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.may_leave(),
-            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => false,
+            Kind::Responses(_) | Kind::Pop3 => false,
         }
     }
 
@@ -150,7 +144,7 @@ impl Follower {
     pub const fn is_in_transaction(&self) -> bool {
         match &self.0 {
             Kind::Smtp(smtp) => smtp.is_open(),
-            Kind::Imap(_) | Kind::Pop3 | Kind::Sieve(_) => false,
+            Kind::Responses(_) | Kind::Pop3 => false,
         }
     }
 
@@ -158,10 +152,9 @@ impl Follower {
     #[must_use]
     pub const fn is_between_responses(&self) -> bool {
         match &self.0 {
-            Kind::Imap(imap) => imap.is_between_responses(),
+            Kind::Responses(responses) => responses.is_between_responses(),
             Kind::Pop3 => false,
             Kind::Smtp(smtp) => smtp.is_between_replies(),
-            Kind::Sieve(sieve) => sieve.is_between_responses(),
         }
     }
 
@@ -169,10 +162,9 @@ impl Follower {
     #[must_use]
     pub const fn interrupted(&self) -> Option<Interrupted> {
         match &self.0 {
-            Kind::Imap(imap) => imap.interrupted(),
+            Kind::Responses(responses) => responses.interrupted(),
             Kind::Pop3 => None,
             Kind::Smtp(smtp) => smtp.interrupted(),
-            Kind::Sieve(sieve) => sieve.interrupted(),
         }
     }
 }

@@ -38,7 +38,8 @@ fn slice(pair: &Pair, pod: &str, at: SocketAddr, ready: bool) {
     }));
 }
 
-fn route(pair: &Pair, affinity: &Value) -> Value {
+/// The route of all users, with these services.
+pub fn route(pair: &Pair, services: &Value, affinity: &Value) -> Value {
     json!({
         "apiVersion": "mailgress.dev/v1alpha1",
         "kind": "MailRoute",
@@ -46,12 +47,13 @@ fn route(pair: &Pair, affinity: &Value) -> Value {
         "spec": {
             "serverRef": { "name": "edge" },
             "match": { "domains": ["example.org"] },
-            "backend": {
-                "services": [{ "protocol": "IMAP", "name": "dovecot", "port": 143 }],
-                "affinity": affinity,
-            },
+            "backend": { "services": services, "affinity": affinity },
         },
     })
+}
+
+fn imap_route(pair: &Pair, affinity: &Value) -> Value {
+    route(pair, &json!([{ "protocol": "IMAP", "name": "dovecot", "port": 143 }]), affinity)
 }
 
 /// A MailServer that both replicas can serve on one host, without a backend of its own.
@@ -71,8 +73,22 @@ fn apply(pair: &Pair, at: SocketAddr, affinity: &Value) {
         "spec": { "ports": [{ "name": "imap", "port": 143 }] },
     }));
     pair.cluster.apply(&edge(pair, at.port()));
-    pair.cluster.apply(&route(pair, affinity));
+    pair.cluster.apply(&imap_route(pair, affinity));
     pair.cluster.wait_for("Ready", "mailroute/org");
+}
+
+/// How exclusive users are moved in these tests.
+pub fn exclusive() -> Value {
+    json!({ "mode": "Exclusive", "moveTimeout": "20s", "returnGrace": "1s", "grace": "500ms" })
+}
+
+/// Starts all Pods, with exclusive users, and applies all objects.
+fn exclusive_pods(pair: &Pair, at: SocketAddr) -> (Mailboxes, [(&'static str, Backend); 3]) {
+    let mailboxes = Mailboxes::default();
+    let pods = PODS.map(|pod| (pod, Backend::imap_of_users(our_address(), pod, &mailboxes)));
+    apply(pair, at, &exclusive());
+    pods.iter().for_each(|(pod, backend)| slice(pair, pod, backend.address(), true));
+    (mailboxes, pods)
 }
 
 /// Clients that log in all the time, and keep their last sessions.
@@ -141,11 +157,8 @@ impl Clients {
 #[test]
 fn no_user_is_on_two_pods_over_two_replicas_while_pods_come_and_go() {
     let Some(mut pair) = Pair::new("affinity") else { return };
-    let (mailboxes, at) = (Mailboxes::default(), at());
-    let pods = PODS.map(|pod| (pod, Backend::imap_of_users(our_address(), pod, &mailboxes)));
-    let times = json!({ "mode": "Exclusive", "moveTimeout": "20s", "returnGrace": "1s", "grace": "500ms" });
-    apply(&pair, at, &times);
-    pods.iter().for_each(|(pod, backend)| slice(&pair, pod, backend.address(), true));
+    let at = at();
+    let (mailboxes, pods) = exclusive_pods(&pair, at);
     let clients = Clients::new(vec![("IMAP", at)], "secret", 20);
     let leave = |pod: &str| wait::eventually("users leave", || (mailboxes.users_at(pod) == 0).then_some(()));
     let come = |pod: &str| wait::eventually("users come", || (mailboxes.users_at(pod) > 20).then_some(()));
@@ -185,11 +198,8 @@ fn a_replica_that_ends_while_users_move_does_not_bring_them_to_two_pods() {
     else {
         return;
     };
-    let (mailboxes, at) = (Mailboxes::default(), at());
-    let pods = PODS.map(|pod| (pod, Backend::imap_of_users(our_address(), pod, &mailboxes)));
-    let times = json!({ "mode": "Exclusive", "moveTimeout": "20s", "returnGrace": "1s", "grace": "500ms" });
-    apply(&pair, at, &times);
-    pods.iter().for_each(|(pod, backend)| slice(&pair, pod, backend.address(), true));
+    let at = at();
+    let (mailboxes, pods) = exclusive_pods(&pair, at);
     let clients = Clients::new(vec![("IMAP", at)], "secret", 20);
     let leave = |pod: &str| wait::eventually("users leave", || (mailboxes.users_at(pod) == 0).then_some(()));
     let come = |pod: &str| wait::eventually("users come", || (mailboxes.users_at(pod) > 20).then_some(()));
@@ -259,7 +269,7 @@ fn a_pod_with_the_annotation_gets_no_new_sessions_and_its_open_ones_end() {
     };
     let [_, leaving, _] = PODS;
     for mode in ["None", "User", "Exclusive"] {
-        pair.cluster.apply(&route(&pair, &json!({ "mode": mode })));
+        pair.cluster.apply(&imap_route(&pair, &json!({ "mode": mode })));
         pair.cluster.wait_for("Ready", "mailroute/org");
         assert_eq!(pair.cluster.condition("mailroute/org", "EndpointsUnnamed"), Value::Null);
         let (before, sessions) = (mailboxes.shared().len(), of_first());

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use crate::affinity::{Clients, USERS};
+use crate::affinity::{Clients, USERS, exclusive, route};
 use crate::cluster::{at, our_address, tell};
 use crate::replicas::Pair;
 use crate::support::dovecot::Dovecot;
@@ -128,18 +128,7 @@ fn apply(pair: &Pair, imap: SocketAddr, pop3: SocketAddr) {
         .iter()
         .map(|(name, port)| json!({ "protocol": name.to_uppercase(), "name": name, "port": port }))
         .collect();
-    let affinity =
-        json!({ "mode": "Exclusive", "moveTimeout": "20s", "returnGrace": "1s", "grace": "500ms" });
-    pair.cluster.apply(&json!({
-        "apiVersion": "mailgress.dev/v1alpha1",
-        "kind": "MailRoute",
-        "metadata": { "name": "org", "namespace": pair.cluster.name },
-        "spec": {
-            "serverRef": { "name": "edge" },
-            "match": { "domains": ["example.org"] },
-            "backend": { "services": services, "affinity": affinity },
-        },
-    }));
+    pair.cluster.apply(&route(pair, &json!(services), &exclusive()));
     pair.cluster.wait_for("Ready", "mailroute/org");
 }
 

@@ -4,18 +4,13 @@
 use memchr::{memchr, memchr2};
 
 use super::line::Bytes;
+use super::responses::Grammar;
 
 /// How far the client's line matches one of these commands.
 #[derive(Debug)]
 pub(super) struct Commands {
     place: Place,
     grammar: Grammar,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Grammar {
-    Imap,
-    Sieve,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +21,8 @@ enum Place {
 }
 
 impl Commands {
-    pub(super) const fn of_imap() -> Self {
-        Self { place: Place::Tag, grammar: Grammar::Imap }
-    }
-
-    pub(super) const fn of_sieve() -> Self {
-        Self { place: Place::Verb(Bytes::new()), grammar: Grammar::Sieve }
+    pub(super) const fn new(grammar: Grammar) -> Self {
+        Self { place: grammar.first(), grammar }
     }
 
     /// Returns `None` after a command that changes the stream. Sets `asks_for_end` after LOGOUT.

@@ -1,107 +1,18 @@
-//! Tells whether an IMAP backend is between two responses (RFC 9051 section 7), by counting literals and finding line
-//! ends. Also notices LOGOUT, to tell who ends the session.
-//!
-//! Gives up for good if this can no longer be known: after COMPRESS, STARTTLS or AUTHENTICATE of the client, which
-//! change the stream, and after an unreadable response.
+//! The lines of IMAP's responses (RFC 9051 section 7).
 
-use memchr::memchr;
+use super::line::LineEnd;
+use super::responses::Next;
 
-use super::Interrupted;
-use super::commands::Commands;
-use super::line::{Bytes, LineEnd};
-
-/// Follows both directions.
-#[derive(Debug)]
-pub(super) struct ImapFollower {
-    responses: Responses,
-    commands: Commands,
-    /// The client has sent LOGOUT, or a line of a literal that looks like it.
-    asks_for_end: bool,
-    /// The position can no longer be known.
-    is_lost: bool,
-}
-
-/// The backend's direction.
-#[derive(Debug)]
-struct Responses {
-    /// Remaining bytes of a literal.
-    literal: u64,
-    /// The first bytes of the response, as many as have arrived.
-    start: Bytes<8>,
-    /// The last bytes of the line; enough for a literal's size and a CR.
-    tail: Bytes<24>,
-}
-
-impl ImapFollower {
-    pub(super) const fn new() -> Self {
-        let responses = Responses { literal: 0, start: Bytes::new(), tail: Bytes::new() };
-        Self { responses, commands: Commands::of_imap(), asks_for_end: false, is_lost: false }
+/// Returns what follows the line that begins and ends so. `None` if this is not known.
+pub(super) fn next(start: &[u8], end: LineEnd) -> Option<Next> {
+    if start.is_empty() || !start.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\t' | 0x80..)) {
+        return None;
     }
-
-    pub(super) const fn is_between_responses(&self) -> bool {
-        !self.is_lost && self.responses.literal == 0 && self.responses.start.is_empty()
-    }
-
-    pub(super) const fn interrupted(&self) -> Option<Interrupted> {
-        if self.is_lost || self.asks_for_end || self.is_between_responses() {
-            None
-        } else {
-            Some(Interrupted::Reply)
-        }
-    }
-
-    pub(super) fn backend(&mut self, bytes: &[u8]) {
-        if !self.is_lost {
-            self.is_lost = self.responses.read(bytes).is_none();
-        }
-    }
-
-    pub(super) fn client(&mut self, bytes: &[u8]) {
-        if !self.is_lost {
-            self.is_lost = self.commands.read(bytes, &mut self.asks_for_end).is_none();
-        }
-    }
-}
-
-impl Responses {
-    /// Returns `None` if it is not known how the response continues.
-    fn read(&mut self, bytes: &[u8]) -> Option<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            if self.literal > 0 {
-                let taken = usize::try_from(self.literal).unwrap_or(usize::MAX).min(rest.len());
-                self.literal = self.literal.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
-                rest = rest.get(taken..)?;
-                continue;
-            }
-            let (line, next, is_whole) = match memchr(b'\n', rest) {
-                Some(end) => (rest.get(..end)?, rest.get(end.saturating_add(1)..)?, true),
-                None => (rest, &[][..], false),
-            };
-            self.start.fill(line);
-            self.tail.keep_last(line);
-            if is_whole {
-                self.end_line()?;
-            }
-            rest = next;
-        }
-        Some(())
-    }
-
-    fn end_line(&mut self) -> Option<()> {
-        let start = self.start.as_slice();
-        if !start.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\t' | 0x80..)) || start.is_empty()
-        {
-            return None;
-        }
-        match LineEnd::of(self.tail.as_slice()) {
-            LineEnd::Plain => self.start = Bytes::new(),
-            // Human-readable text (RFC 9051 section 7.1) may look like this without announcing a literal.
-            LineEnd::Literal(size) if start.starts_with(b"* ") && !is_status(start) => self.literal = size,
-            LineEnd::Literal(_) | LineEnd::Unreadable => return None,
-        }
-        self.tail = Bytes::new();
-        Some(())
+    match end {
+        LineEnd::Plain => Some(Next::Response),
+        // Human-readable text (RFC 9051 section 7.1) may look like this without announcing a literal.
+        LineEnd::Literal(size) if start.starts_with(b"* ") && !is_status(start) => Some(Next::Literal(size)),
+        LineEnd::Literal(_) | LineEnd::Unreadable => None,
     }
 }
 
@@ -115,11 +26,12 @@ const STATUS: [&[u8]; 5] = [b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUT"];
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::protocol::follow::Interrupted;
+    use crate::protocol::follow::responses::{Grammar, ResponseFollower};
     use proptest::prelude::*;
 
-    fn follow(backend: &[u8]) -> ImapFollower {
-        let mut follower = ImapFollower::new();
+    fn follow(backend: &[u8]) -> ResponseFollower {
+        let mut follower = ResponseFollower::new(Grammar::Imap);
         follower.backend(backend);
         follower
     }
@@ -172,7 +84,7 @@ mod tests {
             (b"a APPEND x {9}\r\ncompress\r\n\r\nc NOOP\r\n", false),
             (b"a COMPRES\r\nb COMPRE SS\r\n", false),
         ] {
-            let mut follower = ImapFollower::new();
+            let mut follower = ResponseFollower::new(Grammar::Imap);
             for byte in commands {
                 follower.client(&[*byte]);
             }
@@ -208,7 +120,7 @@ mod tests {
             cuts in prop::collection::vec(1_usize..9, 1..40),
         ) {
             let stream = pieces.concat();
-            let mut chunked = ImapFollower::new();
+            let mut chunked = ResponseFollower::new(Grammar::Imap);
             let mut rest = stream.as_slice();
             let mut cuts = cuts.iter().cycle();
             while !rest.is_empty() {
